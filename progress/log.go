@@ -25,7 +25,7 @@ type Record struct {
 	// just changes State.Checkpoint.
 	Events []*Event
 
-	// State is the request's state after the record.
+	// State is the request's state after the record, computed from that after the one before.
 	State State
 
 	// Progress, if not nil, replaces the newest progress in the same step.
@@ -82,12 +82,12 @@ type Pending struct {
 // Errors wrap ErrNotFound, ErrUnavailable, ErrFull or ErrTooLarge, are a *ConflictError, or
 // the context's error. After ErrUnavailable or the context's error, Append may have happened.
 type Log interface {
-	// Append stores rec if the newest event of the log is number last and is no end. With
-	// last == 0 the log must not exist. Else it stores nothing and returns a *ConflictError with
-	// the state that is there, or ErrNotFound when last > 0 and there is no such log.
-	// When rec is the newest record already, it returns nil and stores nothing.
+	// Append stores rec if prev is the ID of the newest record of the log, and that has not
+	// ended it. With prev == "" the log must not exist. Else it stores nothing and returns a
+	// *ConflictError with the state that is there, or ErrNotFound when prev is not "" and there
+	// is no such log. When rec is the newest record already, it returns nil and stores nothing.
 	// It returns only when rec is as durable as the store makes it, and readable.
-	Append(ctx context.Context, key Key, last uint64, rec *Record) error
+	Append(ctx context.Context, key Key, prev string, rec *Record) error
 
 	// SetProgress replaces the newest progress without adding an event. It must not disturb
 	// the log: progress of an attempt that is not the newest, or of a request that has ended,
@@ -105,12 +105,12 @@ type Log interface {
 	Read(ctx context.Context, key Key, after uint64, limit int) (Page, error)
 
 	// Watch calls notify after every change of the log: an append, a new progress, its
-	// removal. last is the number of the newest event then, as far as known. Changes may share
-	// a call, and calls may come without a change or from several goroutines at once; but
-	// after the last change that Watch's return precedes there is a call. notify must return
-	// at once and must not call the Log. The log need not exist. stop ends the calls, though one
-	// that is under way may still come; it may be called twice.
-	Watch(ctx context.Context, key Key, notify func(last uint64)) (stop func(), err error)
+	// removal. record is the ID of the newest record then, "" where that is not known. Changes
+	// may share a call, and calls may come late, without a change, or from several goroutines
+	// at once; but after the last change that Watch's return precedes there is a call. notify
+	// must return at once and must not call the Log. The log need not exist. stop ends the
+	// calls, though one that is under way may still come; it may be called twice.
+	Watch(ctx context.Context, key Key, notify func(record string)) (stop func(), err error)
 
 	// Open yields the requests that have not ended and whose log and progress have not
 	// changed for idle, by the store's clock. A request that changes meanwhile may be missing
