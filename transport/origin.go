@@ -1,0 +1,91 @@
+package transport
+
+import (
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/pay-theory/streamer/v2"
+)
+
+var (
+	errHost   = streamer.NewError(streamer.ErrCodeForbidden, "this host is not served here")
+	errOrigin = streamer.NewError(streamer.ErrCodeForbidden, "this origin may not connect")
+)
+
+// checkOrigin refuses pages that a browser would let connect with its user's credentials, or
+// to a server that only its user can reach. Requests without an Origin don't come from a page.
+func (c *Config) checkOrigin(r *http.Request) *streamer.Error {
+	host := strings.ToLower(r.Host)
+	if c.Hosts != nil && !slices.ContainsFunc(c.Hosts, func(h string) bool { return strings.ToLower(h) == host }) {
+		return errHost
+	}
+	sent := r.Header.Values("Origin")
+	if len(sent) == 0 {
+		return nil
+	}
+	origin, ok := canonicalOrigin(sent[0])
+	if !ok || len(sent) > 1 {
+		return errOrigin
+	}
+	if c.Origins != nil {
+		for _, allowed := range c.Origins {
+			if allowed, _ := canonicalOrigin(allowed); allowed == origin {
+				return nil
+			}
+		}
+		return errOrigin
+	}
+	scheme := "http://"
+	if r.TLS != nil {
+		scheme = "https://"
+	}
+	own, ok := canonicalOrigin(scheme + r.Host)
+	if !ok || own != origin {
+		return errOrigin
+	}
+	if c.Authenticator == nil && c.Hosts == nil && !unspoofable(host) {
+		return errHost
+	}
+	return nil
+}
+
+// canonicalOrigin returns an origin in lower case without its scheme's default port. It
+// returns false for "null" and for what is no scheme://host[:port].
+func canonicalOrigin(s string) (string, bool) {
+	scheme, host, ok := strings.Cut(strings.ToLower(s), "://")
+	if !ok || !ascii(s) || !validHost(host) {
+		return "", false
+	}
+	switch scheme {
+	case "http":
+		host = strings.TrimSuffix(host, ":80")
+	case "https":
+		host = strings.TrimSuffix(host, ":443")
+	}
+	return scheme + "://" + host, scheme != ""
+}
+
+// validHost reports whether s is host[:port] and nothing more.
+func validHost(s string) bool {
+	u, err := url.Parse("//" + s)
+	return err == nil && u.Host == s && u.Hostname() != "" && !strings.HasSuffix(s, ":") && !strings.ContainsAny(s, "*,")
+}
+
+func ascii(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) < 0
+}
+
+// unspoofable reports whether a page of another site can't have been served under this
+// host[:port]: a name in the public DNS can be pointed at any server, also a local one.
+func unspoofable(host string) bool {
+	u := url.URL{Host: host}
+	name := u.Hostname()
+	if name == "localhost" || strings.HasSuffix(name, ".localhost") {
+		return true
+	}
+	_, err := netip.ParseAddr(name)
+	return err == nil
+}
