@@ -1,0 +1,44 @@
+# Every module of this repository: the library, and what go.work adds to it.
+MODULES := $(shell go list -m -f '{{.Dir}}')
+
+# The race detector needs a C compiler. Without one the tests still run, except in CI.
+RACE := $(if $(CI),-race,$(if $(filter 1,$(shell go env CGO_ENABLED)),-race))
+
+FUZZTIME    ?= 20s
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+
+.PHONY: help test check lint fmt fuzz bench bench-smoke vuln examples
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+test: ## run all tests of all modules
+	@$(if $(RACE),,echo "no C compiler found: testing without the race detector";) \
+	set -e; for dir in $(MODULES); do (cd $$dir && go test $(RACE) ./...); done
+
+check: lint test fuzz examples bench-smoke vuln ## all that CI checks
+
+lint: ## formatting, vet, staticcheck, tidy modules
+	@out=$$(gofmt -l .); test -z "$$out" || { echo "not formatted, run 'make fmt':"; echo "$$out"; exit 1; }
+	@set -e; for dir in $(MODULES); do (cd $$dir && go vet ./... && go run $(STATICCHECK) ./... && go mod tidy -diff); done
+
+fmt: ## format all Go files
+	gofmt -w .
+
+fuzz: ## run every fuzz target for FUZZTIME (20s)
+	@.ci/fuzz $(FUZZTIME)
+
+bench: ## measure against the floor and print a table
+	cd bench && go run .
+
+bench-smoke: ## the short measurement, one JSON object
+	cd bench && go run . -quick -json
+
+vuln: ## known vulnerabilities in what the code calls
+	@GOBIN=$(CURDIR)/bin go install $(GOVULNCHECK)
+	@.ci/vuln bin/govulncheck
+
+examples: ## build the examples and run the quickstart once
+	go build -o bin/ ./examples/...
+	bin/quickstart -once -addr 127.0.0.1:0
