@@ -122,6 +122,7 @@ func (w *writer) settle(b *batch, err error) {
 // request fails.
 func (w *writer) spoil(err *Error) {
 	w.refuse(err)
+	w.missing = true
 	w.pending, w.size = nil, 0
 	if c := w.checkpoint; c != nil {
 		w.checkpoint = nil
@@ -173,7 +174,7 @@ func (w *writer) append(b *batch) error {
 		case !errors.Is(err, progress.ErrUnavailable) && !errors.Is(err, context.DeadlineExceeded) && w.ctx.Err() == nil:
 			return w.mux.internal("append to a log", err)
 		}
-		w.logger.Debug("append is tried again", "error", err)
+		w.mux.log.Debug("append is tried again", "request_id", w.key.ID, "attempt", w.attempt, "error", err)
 		select {
 		case <-w.ctx.Done():
 			return errOver
@@ -230,7 +231,7 @@ func (w *writer) setProgress(p *progress.Progress) bool {
 	defer cancel()
 	err := w.mux.cfg.log.SetProgress(ctx, w.key, p)
 	if err != nil && w.ctx.Err() == nil {
-		w.logger.Debug("progress is not stored", "error", err)
+		w.mux.log.Debug("progress is not stored", "request_id", w.key.ID, "attempt", w.attempt, "error", err)
 	}
 	return err == nil
 }

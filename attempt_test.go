@@ -2,6 +2,8 @@ package streamer_test
 
 import (
 	"context"
+	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -165,6 +167,34 @@ func (l *shown) Append(ctx context.Context, key progress.Key, prev string, rec *
 	return err
 }
 
+func TestLeaseThatCanNotBeExtendedIsGivenUpBeforeItEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := fault.NewQueue(memqueue.New(memqueue.WithLease(30*time.Second)), 1, time.Second)
+		causes := make(chan error, 1)
+		s := serve(t, func(m *streamer.Mux) {
+			m.Handle("x", doing(func(ctx context.Context, _ streamer.Reporter) (*streamer.Result, error) {
+				if streamer.Attempt(ctx) == 2 {
+					return ok("second")
+				}
+				<-ctx.Done()
+				causes <- context.Cause(ctx)
+				return ok("zombie")
+			}))
+		}, streamer.WithQueue(q), streamer.WithLocalLog(), streamer.WithConcurrency(1))
+		defer s.stop()
+		began := time.Now()
+		s.submit("x", "r1", ``)
+		synctest.Wait()
+		q.Unavailable.Set(1) // so that nobody takes over
+		require.ErrorIs(t, receive(t, causes), streamer.ErrLeaseLost)
+		require.LessOrEqual(t, time.Since(began), 30*time.Second)
+		time.Sleep(time.Minute)
+		require.Equal(t, progress.Started, s.state("r1").Phase, "what it returned is not its to store")
+		q.Unavailable.Set(0)
+		require.Equal(t, `"second"`, string(s.end("r1").Data))
+	})
+}
+
 func TestAttemptThatIsFencedByTheLogStops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := memlog.New()
@@ -181,26 +211,52 @@ func TestAttemptThatIsFencedByTheLogStops(t *testing.T) {
 		synctest.Wait()
 
 		// Another worker believes that this one is dead.
-		key := progress.Key{Scope: "acme/alice", ID: "r1"}
-		st, err := log.Tail(t.Context(), key)
-		require.NoError(t, err)
-		before := st.Record
-		rec := &progress.Record{ID: "other"}
-		for _, e := range []*progress.Event{
-			{Kind: progress.Retrying, Attempt: 1, Reason: progress.ReasonLost}, {Kind: progress.Started, Attempt: 2}, {Kind: progress.Completed, Attempt: 2, Data: []byte(`"other"`)},
-		} {
-			e.Seq, e.Record = st.Last+1, rec.ID
-			st = st.Apply(e)
-			rec.Events = append(rec.Events, e)
-		}
-		rec.State, rec.Retention = st, time.Hour
+		other := &worker{t: t, log: log, key: progress.Key{Scope: "acme/alice", ID: "r1"}}
 		began := time.Now()
-		require.NoError(t, log.Append(t.Context(), key, before, rec))
-		require.ErrorIs(t, <-causes, streamer.ErrLeaseLost)
+		other.append(
+			&progress.Event{Kind: progress.Retrying, Attempt: 1, Reason: progress.ReasonLost},
+			&progress.Event{Kind: progress.Started, Attempt: 2},
+		)
+		require.ErrorIs(t, receive(t, causes), streamer.ErrLeaseLost)
 		require.Less(t, time.Since(began), time.Second)
+		time.Sleep(20 * time.Second)
+		other.append(&progress.Event{Kind: progress.Completed, Attempt: 2, Data: []byte(`"other"`)})
 		require.Equal(t, "accepted started retrying started completed", kinds(s.events("r1")))
 		require.Equal(t, `"other"`, string(s.end("r1").Data))
+
+		s.submit("x", "r2", ``)
+		synctest.Wait()
+		other.key.ID = "r2"
+		began = time.Now()
+		other.append(&progress.Event{Kind: progress.Failed, Attempt: 1, Error: &progress.Failure{Code: "GIVEN_UP"}})
+		require.ErrorIs(t, receive(t, causes), streamer.ErrLeaseLost)
+		require.Less(t, time.Since(began), time.Second)
+		require.Equal(t, "accepted started failed", kinds(s.events("r2")))
 	})
+}
+
+// worker appends to logs as another process does.
+type worker struct {
+	t       *testing.T
+	log     *memlog.Log
+	key     progress.Key
+	records int
+}
+
+func (w *worker) append(events ...*progress.Event) {
+	w.t.Helper()
+	st, err := w.log.Tail(w.t.Context(), w.key)
+	require.NoError(w.t, err)
+	w.records++
+	prev, rec := st.Record, &progress.Record{ID: fmt.Sprint("another worker's ", w.records), Events: events}
+	for _, e := range events {
+		e.Seq, e.Record, e.Time = st.Last+1, rec.ID, time.Now()
+		st = st.Apply(e)
+	}
+	if rec.State = st; st.Ended() {
+		rec.Retention = time.Hour
+	}
+	require.NoError(w.t, w.log.Append(w.t.Context(), w.key, prev, rec))
 }
 
 func TestStatsCountWhatHappened(t *testing.T) {
@@ -237,5 +293,60 @@ func TestStatsCountWhatHappened(t *testing.T) {
 			Accepted: 5, Answered: 1, Repeated: 2, Refused: 1, Started: 6, Completed: 1, Failed: 2, Canceled: 1, Retried: 1, Returned: 1, Fenced: 1,
 			Slots: 7,
 		}, s.Stats())
+	})
+}
+
+// tickets notes what was enqueued.
+type tickets struct {
+	*memqueue.Queue
+	mu  sync.Mutex
+	all []queue.Ticket
+}
+
+func (q *tickets) Enqueue(ctx context.Context, t queue.Ticket) error {
+	q.mu.Lock()
+	q.all = append(q.all, t)
+	q.mu.Unlock()
+	return q.Queue.Enqueue(ctx, t)
+}
+
+func TestSecondDeliveryLeavesTheLastAttemptAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := &tickets{Queue: memqueue.New()}
+		s := serve(t, func(m *streamer.Mux) {
+			m.Handle("x", doing(func(context.Context, streamer.Reporter) (*streamer.Result, error) {
+				time.Sleep(5 * time.Second)
+				return ok(1)
+			}), streamer.WithAttempts(1))
+		}, streamer.WithQueue(q))
+		defer s.stop()
+		s.submit("x", "r1", ``)
+		synctest.Wait()
+		require.NoError(t, q.Queue.Enqueue(t.Context(), q.all[0]))
+		require.Equal(t, "accepted started completed", kinds(s.events("r1")))
+	})
+}
+
+func TestCancelEndsTheContextWhileAnAppendIsInFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &gated{Log: memlog.New(), gate: make(chan struct{})}
+		ended := make(chan time.Time, 1)
+		s := serve(t, func(m *streamer.Mux) {
+			m.Handle("x", doing(func(ctx context.Context, _ streamer.Reporter) (*streamer.Result, error) {
+				_ = streamer.Output(ctx, 1)
+				<-ctx.Done()
+				ended <- time.Now()
+				return nil, ctx.Err()
+			}))
+		}, streamer.WithLog(log))
+		defer s.stop()
+		defer close(log.gate)
+		s.submit("x", "r1", ``)
+		synctest.Wait()
+		began := time.Now()
+		_, err := s.Cancel(t.Context(), alice, "r1", "")
+		require.NoError(t, err)
+		took := receive(t, ended).Sub(began)
+		require.LessOrEqual(t, took, time.Second, "the handler's context ends within 1 s")
 	})
 }

@@ -40,7 +40,7 @@ type errPanic struct {
 
 func (e *errPanic) Error() string { return fmt.Sprintf("panic: %v", e.value) }
 
-// start calls f. after, if not nil, runs when f has returned, whoever waits for it or not.
+// start calls f with the middleware around it. after, if not nil, runs when f has returned, whoever waits for it or not.
 func (m *Mux) start(ctx context.Context, f HandlerFunc, req *Request, p Reporter, after func()) *call {
 	c := &call{out: make(chan outcome, 1)}
 	m.stats.running.Add(1)
@@ -60,7 +60,7 @@ func (m *Mux) start(ctx context.Context, f HandlerFunc, req *Request, p Reporter
 				after()
 			}
 		}()
-		result, err := f(ctx, req, p)
+		result, err := m.wrap(f)(ctx, req, p)
 		var data json.RawMessage
 		if err == nil && result != nil {
 			if data, err = m.json.encode(result.Data); err != nil {

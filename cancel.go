@@ -66,4 +66,3 @@ func canceled(reason string) *progress.Failure {
 	}
 	return &progress.Failure{Code: ErrCodeCanceled, Message: reason}
 }
-

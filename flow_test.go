@@ -58,8 +58,10 @@ func (s *service) events(id string) []*progress.Event {
 	s.t.Helper()
 	v, err := s.Attach(s.t.Context(), alice, id)
 	require.NoError(s.t, err)
+	ctx, cancel := context.WithTimeout(s.t.Context(), 24*time.Hour)
+	defer cancel()
 	var all []*progress.Event
-	for e, err := range v.Events(s.t.Context(), 0) {
+	for e, err := range v.Events(ctx, 0) {
 		require.NoError(s.t, err)
 		all = append(all, e)
 	}

@@ -67,9 +67,6 @@ type binding struct {
 }
 
 func bind(h Handler) (binding, bool) {
-	if f, ok := h.(HandlerFunc); ok && f == nil {
-		return binding{}, false
-	}
 	b := binding{estimate: h.EstimatedDuration()}
 	if v, ok := h.(Validator); ok {
 		b.validate = v.Validate

@@ -313,17 +313,17 @@ func TestContextOfAHandlerSaysWhyItEnded(t *testing.T) {
 		synctest.Wait()
 		_, err := s.Cancel(t.Context(), alice, "canceled", "")
 		require.NoError(t, err)
-		require.ErrorIs(t, <-causes, streamer.ErrCanceled)
+		require.ErrorIs(t, receive(t, causes), streamer.ErrCanceled)
 		require.Equal(t, progress.Canceled, s.end("canceled").Kind)
 
 		for _, action := range []string{"limited", "short"} {
 			require.Equal(t, streamer.ErrCodeTimeout, s.ends(action, action, ``).Error.Code)
-			require.ErrorIs(t, <-causes, streamer.ErrTimeout)
+			require.ErrorIs(t, receive(t, causes), streamer.ErrTimeout)
 		}
 
 		q.deaf.Store(true)
 		s.submit("wait", "lost", ``)
-		require.ErrorIs(t, <-causes, streamer.ErrLeaseLost)
+		require.ErrorIs(t, receive(t, causes), streamer.ErrLeaseLost)
 		end := s.end("lost")
 		require.Equal(t, streamer.ErrCodeProcessingFailed, end.Error.Code, "no attempt was left")
 		require.JSONEq(t, `{"attempts":1}`, string(end.Error.Details))
@@ -332,7 +332,7 @@ func TestContextOfAHandlerSaysWhyItEnded(t *testing.T) {
 		s.submit("wait", "returned", ``)
 		synctest.Wait()
 		s.stop()
-		require.ErrorIs(t, <-causes, streamer.ErrShutdown)
+		require.ErrorIs(t, receive(t, causes), streamer.ErrShutdown)
 		require.Equal(t, progress.Retrying, s.state("returned").Phase)
 	})
 }
@@ -355,4 +355,21 @@ func TestLastPublicErrorIsToldWhenAttemptsAreUsedUp(t *testing.T) {
 		require.Equal(t, streamer.ErrCodeProcessingFailed, end.Error.Code)
 		require.JSONEq(t, `{"attempts":2,"last_error":{"code":"BUSY","message":"later"}}`, string(end.Error.Details))
 	})
+}
+
+func TestErrorDetailThatPanicsIsLeftOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := gateway(t, func(m *streamer.Mux) {
+			m.Handle("x", fails(streamer.NewError("BAD", "x").WithDetail("k", exploding{})), streamer.WithEstimate(0))
+		})
+		require.Equal(t, progress.Failure{Code: "BAD", Message: "x"}, *s.submit("x", "r1", ``).End.Error)
+	})
+}
+
+func TestNilFunctionsAreRefusedAtRegistration(t *testing.T) {
+	t.Parallel()
+	m := streamer.NewRouter()
+	require.Contains(t, panicOf(func() { m.Use(streamer.Recover(), nil) }), "streamer: Use: a middleware is nil")
+	require.Contains(t, panicOf(func() { m.Handle("x", streamer.HandlerFunc(nil)) }), `streamer: Handle("x")`)
+	require.NotEmpty(t, panicOf(func() { m.Handle("y", streamer.Typed[int, int](nil)) }))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -111,4 +112,15 @@ func request(action, id, payload string) *streamer.Request {
 // same stores do.
 func sharedStores() []streamer.Option {
 	return []streamer.Option{streamer.WithLog(memlog.New()), streamer.WithQueue(memqueue.New())}
+}
+
+// receive returns what comes from c within an hour.
+func receive[T any](t *testing.T, c <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-c:
+	case <-time.After(time.Hour):
+		t.Fatal("nothing came")
+	}
+	return v
 }

@@ -210,3 +210,17 @@ func TestTimeoutMiddlewareEndsTheContextOfTheRun(t *testing.T) {
 		require.ErrorIs(t, cause, streamer.ErrCanceled, "what ends the run's context first is the cause")
 	})
 }
+
+func TestMiddlewareThatPanicsWhenItWrapsIsAnInternalError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := serve(t, func(m *streamer.Mux) {
+			m.Use(func(streamer.HandlerFunc) streamer.HandlerFunc { panic("on purpose") })
+			m.Handle("queued", returns(1))
+			m.Handle("short", returns(1), streamer.WithEstimate(0))
+		})
+		defer s.stop()
+		for _, action := range []string{"queued", "short"} {
+			require.Equal(t, streamer.ErrCodeInternalError, s.ends(action, action, ``).Error.Code)
+		}
+	})
+}

@@ -236,7 +236,8 @@ func defaultBackoff(attempt int) time.Duration {
 	return min(time.Second<<min(attempt-1, 6), time.Minute)
 }
 
-// local reports whether v, a log or queue, lives and dies with this process.
+// local reports whether v, a log or queue, lives and dies with this process. Calls to such
+// can't hang, and are not bounded in time.
 func local(v any) bool {
 	l, ok := v.(interface{ ProcessLocal() })
 	if ok {

@@ -236,7 +236,7 @@ func TestRequestIsForgottenAfterTheRetentionOfItsAction(t *testing.T) {
 		for _, action := range []string{"default", "minute", "short", "failed"} {
 			s.ends(action, action, ``)
 		}
-		time.Sleep(time.Minute - 1)
+		time.Sleep(time.Minute - time.Nanosecond)
 		_, unknown := s.Attach(t.Context(), alice, "unknown")
 		gone := func() (ids []string) {
 			for _, id := range []string{"default", "minute", "short", "failed"} {
@@ -251,7 +251,7 @@ func TestRequestIsForgottenAfterTheRetentionOfItsAction(t *testing.T) {
 			return ids
 		}
 		require.Empty(t, gone())
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		require.Equal(t, []string{"minute", "short", "failed"}, gone())
 		time.Sleep(time.Hour)
 		require.Len(t, gone(), 4)
@@ -331,5 +331,25 @@ func TestLoggerGetsNoPayloadNoOutputAndNoResult(t *testing.T) {
 		for _, key := range []string{"request_id=", "action=", "attempt=", "error_id=", "stack="} {
 			require.Contains(t, text.String(), key)
 		}
+	})
+}
+
+func TestStubbornShortWorkEndsAlsoWhenItsClientLeavesInTheGrace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		free := make(chan struct{})
+		s := gateway(t, func(m *streamer.Mux) {
+			m.Handle("x", doing(func(context.Context, streamer.Reporter) (*streamer.Result, error) {
+				<-free
+				return ok(1)
+			}), streamer.WithEstimate(0), streamer.WithTimeout(time.Minute))
+		})
+		defer close(free)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute+5*time.Second)
+		defer cancel()
+		_, err := s.Submit(ctx, alice, request("x", "r1", ``))
+		requireUnavailable(t, err)
+		time.Sleep(time.Minute)
+		require.Equal(t, 1, s.Stats().Stuck)
+		require.Equal(t, streamer.ErrCodeTimeout, s.end("r1").Error.Code)
 	})
 }

@@ -3,7 +3,9 @@ package streamer_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -102,7 +104,7 @@ func TestOutputThatWaitsIsReleasedByTheTimeLimit(t *testing.T) {
 		defer s.stop()
 		began := time.Now()
 		s.submit("x", "r1", ``)
-		require.ErrorIs(t, <-released, streamer.ErrTimeout)
+		require.ErrorIs(t, receive(t, released), streamer.ErrTimeout)
 		require.Equal(t, time.Minute, time.Since(began))
 		close(log.gate)
 		all := s.events("r1")
@@ -111,13 +113,27 @@ func TestOutputThatWaitsIsReleasedByTheTimeLimit(t *testing.T) {
 	})
 }
 
+// checked is slow, and checks that no checkpoint is ahead of the outputs.
+type checked struct {
+	*memlog.Log
+	t *testing.T
+}
+
+func (l checked) Append(ctx context.Context, key progress.Key, prev string, rec *progress.Record) error {
+	time.Sleep(time.Millisecond)
+	if rec.State.Resume > rec.State.Outputs {
+		l.t.Errorf("a checkpoint of %d outputs is stored with the first %d", rec.State.Resume, rec.State.Outputs)
+	}
+	return l.Log.Append(ctx, key, prev, rec)
+}
+
 func TestCheckpointIsStoredWithAllOutputsBeforeItWhenItReturns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := memlog.New()
+		log := checked{memlog.New(), t}
 		s := serve(t, func(m *streamer.Mux) {
 			m.Handle("x", streamer.HandlerFunc(func(ctx context.Context, req *streamer.Request, _ streamer.Reporter) (*streamer.Result, error) {
 				for i := range 10 {
-					for range 300 { // more than one record takes
+					for range 500 { // more than one record takes
 						if err := streamer.Output(ctx, i); err != nil {
 							return nil, err
 						}
@@ -126,7 +142,7 @@ func TestCheckpointIsStoredWithAllOutputsBeforeItWhenItReturns(t *testing.T) {
 						return nil, err
 					}
 					st, err := log.Tail(ctx, progress.Key{Scope: "acme/alice", ID: req.ID})
-					if err != nil || string(st.Checkpoint) != fmt.Sprint(i) || st.Resume != 300*(i+1) || st.Outputs != st.Resume {
+					if err != nil || string(st.Checkpoint) != fmt.Sprint(i) || st.Resume != 500*(i+1) || st.Outputs != st.Resume {
 						t.Errorf("after checkpoint %d: %+v, %v", i, st, err)
 					}
 				}
@@ -225,5 +241,118 @@ func TestCheckpointsFromManyGoroutinesAreStoredOneByOne(t *testing.T) {
 		defer s.stop()
 		require.Equal(t, progress.Completed, s.ends("x", "r1", ``).Kind)
 		require.NotEmpty(t, s.state("r1").Checkpoint)
+	})
+}
+
+// narrow is slow with outputs, and takes only so many in a record.
+type narrow struct{ *memlog.Log }
+
+func (l narrow) Append(ctx context.Context, key progress.Key, prev string, rec *progress.Record) error {
+	if len(rec.Events) > 0 && rec.Events[0].Kind == progress.Output {
+		time.Sleep(time.Second)
+	}
+	if len(rec.Events) > 100 {
+		return progress.ErrTooLarge
+	}
+	return l.Log.Append(ctx, key, prev, rec)
+}
+
+func TestCheckpointIsRefusedWhenTheOutputsBeforeItWereGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := serve(t, func(m *streamer.Mux) {
+			m.Handle("x", doing(func(ctx context.Context, _ streamer.Reporter) (*streamer.Result, error) {
+				if streamer.Attempt(ctx) > 1 {
+					return ok(1)
+				}
+				for i := range 151 {
+					if err := streamer.Output(ctx, i); err != nil {
+						t.Error(err)
+					}
+					if i == 0 {
+						time.Sleep(500 * time.Millisecond) // the rest gathers while this is being stored
+					}
+				}
+				if streamer.Checkpoint(ctx, 151) == nil {
+					t.Error("the checkpoint was stored, and the outputs were not")
+				}
+				return nil, streamer.NewError("AGAIN", "").WithRetry(time.Second)
+			}))
+		}, streamer.WithLog(narrow{memlog.New()}))
+		defer s.stop()
+		s.submit("x", "r1", ``)
+		outputs := 0
+		for _, e := range s.events("r1") {
+			switch e.Kind {
+			case progress.Output:
+				outputs = e.Index + 1
+			case progress.Started:
+				require.LessOrEqual(t, e.Index, outputs, "an attempt goes on from an output that no viewer has")
+			}
+		}
+	})
+}
+
+func TestRequestIsNotCompletedWithoutAnOutputThatItMade(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var refused atomic.Int32
+		s := serve(t, func(m *streamer.Mux) {
+			m.Handle("x", doing(func(ctx context.Context, _ streamer.Reporter) (*streamer.Result, error) {
+				for i := range 10 {
+					if streamer.Output(ctx, i) != nil {
+						refused.Add(1)
+					}
+					time.Sleep(time.Second)
+				}
+				return ok("10 outputs")
+			}), streamer.WithTimeout(7500*time.Millisecond))
+		})
+		defer s.stop()
+		end := s.ends("x", "r1", ``)
+		require.Positive(t, refused.Load())
+		require.NotEqual(t, progress.Completed, end.Kind, "%d of 10 outputs are missing", refused.Load())
+	})
+}
+
+// keeping keeps the records of outputs that it was given, fails the first append of them, and
+// compares them later.
+type keeping struct {
+	*memlog.Log
+	mu     sync.Mutex
+	rec    *progress.Record
+	events []*progress.Event
+}
+
+func (l *keeping) Append(ctx context.Context, key progress.Key, prev string, rec *progress.Record) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.rec == nil && len(rec.Events) > 0 && rec.Events[0].Kind == progress.Output {
+		l.rec, l.events = rec, slices.Clone(rec.Events)
+		return progress.ErrUnavailable
+	}
+	return l.Log.Append(ctx, key, prev, rec)
+}
+
+func TestRecordIsNotChangedAfterItWasHandedToTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &keeping{Log: memlog.New()}
+		s := serve(t, func(m *streamer.Mux) {
+			m.Handle("x", doing(func(ctx context.Context, _ streamer.Reporter) (*streamer.Result, error) {
+				_ = streamer.Output(ctx, 1)
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}))
+		}, streamer.WithLog(log))
+		defer s.stop()
+		s.submit("x", "r1", ``)
+		synctest.Wait() // the append has failed, and will be tried again
+		_, err := s.Cancel(t.Context(), alice, "r1", "")
+		require.NoError(t, err)
+		require.Equal(t, "accepted started canceling output canceled", kinds(s.events("r1")))
+		log.mu.Lock()
+		defer log.mu.Unlock()
+		for i, e := range log.events {
+			require.Same(t, e, log.rec.Events[i])
+			require.EqualValues(t, 3, e.Seq)
+		}
 	})
 }

@@ -96,7 +96,7 @@ func (m *Mux) newRoute(action string, h Handler, opts []HandleOption) *route {
 	if action == "" {
 		where = "WithFallback"
 	}
-	if h == nil {
+	if f, ok := h.(HandlerFunc); h == nil || ok && f == nil {
 		panic(fmt.Sprintf("streamer: %s: the handler is nil", where))
 	}
 	b, ok := bind(h)

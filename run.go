@@ -61,7 +61,7 @@ func (r *run) supervise(ctx context.Context) {
 	defer r.unwatch()
 	defer r.writer.close()
 	r.log.Debug("attempt started", "request_id", r.key.ID, "action", r.req.Action, "attempt", r.writer.attempt)
-	c := r.Mux.start(progress.NewContext(hctx, r.writer), r.wrap(r.route.queued), r.req, r.writer, func() {
+	c := r.Mux.start(progress.NewContext(hctx, r.writer), r.route.queued, r.req, r.writer, func() {
 		r.route.running.Add(-1)
 		r.release()
 	})
@@ -167,11 +167,22 @@ func (r *run) conclusion(o outcome, cause error) *progress.Event {
 	if errors.As(err, &public) && public != nil && public.retry && !errors.Is(cause, ErrTimeout) && r.writer.used < r.route.settings.attempts {
 		delay := public.RetryAfter
 		if delay == 0 {
-			delay = max(r.route.settings.backoff(r.writer.used), 0)
+			delay = r.backoff()
 		}
 		return &progress.Event{Kind: progress.Retrying, Reason: progress.ReasonError, Delay: delay, Error: r.failure(r.req, public)}
 	}
 	return r.end(r.req, o, cause)
+}
+
+// backoff asks the action's WithBackoff how long to wait.
+func (r *run) backoff() (d time.Duration) {
+	defer func() {
+		if v := recover(); v != nil {
+			r.panicked("ask WithBackoff", r.req, v)
+			d = defaultBackoff(r.writer.used)
+		}
+	}()
+	return max(r.route.settings.backoff(r.writer.used), 0)
 }
 
 // settle does what the attempt's last event, or the lack of it, asks for.

@@ -65,6 +65,7 @@ type shortWork struct {
 	cancel context.CancelCauseFunc
 	call   *call
 	limit  *time.Timer
+	grace  <-chan time.Time // after the context was ended
 }
 
 // begin calls the handler.
@@ -78,13 +79,12 @@ func (s *submission) begin(ctx context.Context) *shortWork {
 	}
 	w := &shortWork{submission: s, limit: time.NewTimer(limit)}
 	w.ctx, w.cancel = context.WithCancelCause(ctx)
-	w.call = s.start(progress.NewContext(w.ctx, shortRun{}), s.wrap(s.route.short), s.req, progress.Discard, nil)
+	w.call = s.start(progress.NewContext(w.ctx, shortRun{}), s.route.short, s.req, progress.Discard, nil)
 	return w
 }
 
 // wait returns what comes of the handler, or left when the caller goes first.
 func (w *shortWork) wait(gone <-chan struct{}) (out outcome, left bool) {
-	var grace <-chan time.Time
 	var expel <-chan struct{} = w.life.expel
 	for {
 		select {
@@ -95,15 +95,14 @@ func (w *shortWork) wait(gone <-chan struct{}) (out outcome, left bool) {
 			return outcome{}, true
 		case <-w.limit.C:
 			w.cancel(ErrTimeout)
-			grace = time.After(w.cfg.grace)
+			w.grace = time.After(w.cfg.grace)
 		case <-expel:
 			expel = nil
 			w.cancel(ErrShutdown)
-			grace = time.After(handBack)
-		case <-grace:
+			w.grace = time.After(handBack)
+		case <-w.grace:
 			w.abandon(w.call)
 			return outcome{err: context.Cause(w.ctx)}, false
 		}
 	}
 }
-

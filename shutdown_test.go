@@ -16,12 +16,13 @@ import (
 )
 
 // within shuts a router down and returns what Shutdown and Run said, and how long it took.
-func (s *service) within(d time.Duration) (shutdown, run error, took time.Duration) {
+func (s *service) within(d time.Duration) (took time.Duration, shutdown, run error) {
 	ctx, cancel := context.WithTimeout(s.t.Context(), d)
 	defer cancel()
 	began := time.Now()
 	shutdown = s.Shutdown(ctx)
-	return shutdown, <-s.ran, time.Since(began)
+	run = <-s.ran
+	return time.Since(began), shutdown, run
 }
 
 func TestShutdownReturnsInTimeAndSaysHowManyHandlersDidNot(t *testing.T) {
@@ -37,7 +38,7 @@ func TestShutdownReturnsInTimeAndSaysHowManyHandlersDidNot(t *testing.T) {
 		}
 		s.submit("stubborn", "r1", ``)
 		synctest.Wait()
-		err, _, took := s.within(20 * time.Second)
+		took, err, _ := s.within(20 * time.Second)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.ErrorContains(t, err, "streamer: Shutdown: 4 handlers have not returned")
 		require.LessOrEqual(t, took, 20*time.Second)
@@ -63,7 +64,7 @@ func TestShutdownWaitsForWhatFinishesInTime(t *testing.T) {
 		})
 		s.submit("x", "r1", ``)
 		synctest.Wait()
-		err, run, took := s.within(time.Minute)
+		took, err, run := s.within(time.Minute)
 		require.NoError(t, err)
 		require.NoError(t, run)
 		require.Equal(t, 10*time.Second, took, "and no longer")
@@ -136,7 +137,7 @@ func TestWhatADrainHandsBackGoesOnElsewhere(t *testing.T) {
 		first.submit("x", "r1", ``)
 		for range 3 {
 			time.Sleep(5 * time.Second)
-			err, run, _ := first.within(10 * time.Second)
+			_, err, run := first.within(10 * time.Second)
 			require.NoError(t, err)
 			require.NoError(t, run)
 			require.EqualValues(t, 1, first.Stats().Returned)
@@ -168,7 +169,7 @@ func TestHandlerThatSucceedsWhenItIsExpelledHasEnded(t *testing.T) {
 		})
 		s.submit("x", "r1", ``)
 		synctest.Wait()
-		err, _, _ := s.within(10 * time.Second)
+		_, err, _ := s.within(10 * time.Second)
 		require.NoError(t, err)
 		require.Equal(t, `"just in time"`, string(s.end("r1").Data))
 	})
@@ -195,7 +196,7 @@ func TestShortWorkThatADrainInterruptsIsRefusedAndNotStored(t *testing.T) {
 		answered := make(chan *streamer.Receipt, 1)
 		go func() { answered <- s.submit("quick", "quick", ``) }()
 		synctest.Wait()
-		err, _, _ := s.within(10 * time.Second)
+		_, err, _ := s.within(10 * time.Second)
 		require.ErrorContains(t, err, "1 handlers have not returned")
 		require.Equal(t, progress.Completed, (<-answered).End.Kind)
 		for range 2 {
@@ -311,5 +312,41 @@ func TestRunRefusesASharedQueueWithALogOfThisProcess(t *testing.T) {
 			require.Equal(t, progress.Completed, s.ends("x", "r1", ``).Kind, name)
 			s.stop()
 		}
+	})
+}
+
+func TestShutdownSaysThatItIsTheLogItWaitsFor(t *testing.T) {
+	outage(t, func(t *testing.T, err error, _ *fault.Log) {
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.ErrorContains(t, err, "the log could not be told")
+	})
+}
+
+func TestNothingGoesOnAfterRunThoughTheLogIsDown(t *testing.T) {
+	outage(t, func(t *testing.T, _ error, log *fault.Log) {
+		time.Sleep(time.Minute)
+		before := log.Unavailable.Count()
+		time.Sleep(time.Hour)
+		require.Equal(t, before, log.Unavailable.Count(), "calls to the log")
+	})
+}
+
+// outage has the log go down while a handler runs, and shuts down.
+func outage(t *testing.T, check func(t *testing.T, shutdown error, log *fault.Log)) {
+	synctest.Test(t, func(t *testing.T) {
+		log := fault.NewLog(memlog.New(), 1, time.Second)
+		s := serve(t, func(m *streamer.Mux) {
+			m.Handle("x", doing(func(context.Context, streamer.Reporter) (*streamer.Result, error) {
+				time.Sleep(time.Second)
+				return ok(1)
+			}))
+		}, streamer.WithLog(log))
+		s.submit("x", "r1", ``)
+		synctest.Wait()
+		log.Unavailable.Set(1)
+		defer time.Sleep(time.Minute)
+		defer log.Unavailable.Set(0)
+		_, err, _ := s.within(10 * time.Second)
+		check(t, err, log)
 	})
 }

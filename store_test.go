@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -183,7 +184,7 @@ func TestStoreThatNeverAnswersIsGivenTwoSeconds(t *testing.T) {
 	})
 }
 
-func TestRunningRequestOutlivesATroubledLog(t *testing.T) {
+func TestRunningRequestOutlivesAnOutageOfTheLog(t *testing.T) {
 	for name, trouble := range map[string]func(l *fault.Log) *fault.Fault{
 		"down":           func(l *fault.Log) *fault.Fault { return &l.Unavailable },
 		"answers lost":   func(l *fault.Log) *fault.Fault { return &l.AnswerLost },
@@ -355,6 +356,54 @@ func TestFullQueueRefusesSubmits(t *testing.T) {
 
 func TestRequestLargerThanTheStoreTakesIsRefused(t *testing.T) {
 	s := gateway(t, func(m *streamer.Mux) { m.Handle("x", returns(1)) }, streamer.WithLog(memlog.New(memlog.WithMaxBytes(4096))))
-	err := s.refused(alice, request("x", "r1", `"`+string(make([]byte, 8192))+`"`))
+	err := s.refused(alice, request("x", "r1", `"`+strings.Repeat("x", 8192)+`"`))
 	require.Equal(t, streamer.ErrCodePayloadTooLarge, err.Code)
+}
+
+func TestRequestIsNotAcknowledgedBeforeItIsQueuedHoweverSoonItIsSentAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := tryStore(t)
+		defer s.stop()
+		s.queue.Unavailable.Set(1)
+		requireUnavailable(t, s.refused(alice, request("queued", "r1", ``)))
+		time.Sleep(100 * time.Millisecond)
+		_, err := s.Submit(t.Context(), alice, request("queued", "r1", ``))
+		require.Error(t, err, "nothing may be reported accepted while the queue is down")
+
+		s.queue.Unavailable.Set(0)
+		time.Sleep(100 * time.Millisecond)
+		s.submit("queued", "r1", ``)
+		time.Sleep(20 * time.Second)
+		require.Equal(t, progress.Completed, s.state("r1").Phase, "it was acknowledged, so it runs")
+	})
+}
+
+// readOnly takes no appends, and says so at once.
+type readOnly struct {
+	*memlog.Log
+	on    atomic.Bool
+	tries atomic.Int32
+}
+
+func (l *readOnly) Append(ctx context.Context, key progress.Key, prev string, rec *progress.Record) error {
+	switch {
+	case !l.on.Load():
+		return l.Log.Append(ctx, key, prev, rec)
+	case l.tries.Add(1) > 1000:
+		return progress.ErrFull // so that the loop ends
+	default:
+		return progress.ErrUnavailable
+	}
+}
+
+func TestCancelPausesBetweenItsTriesWhileTheLogTakesNoWrites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &readOnly{Log: memlog.New()}
+		s := gateway(t, func(m *streamer.Mux) { m.Handle("x", returns(1)) }, streamer.WithLog(log))
+		s.submit("x", "r1", ``)
+		log.on.Store(true)
+		_, err := s.Cancel(t.Context(), alice, "r1", "")
+		requireUnavailable(t, err)
+		require.LessOrEqual(t, log.tries.Load(), int32(100), "appends within 2 s")
+	})
 }

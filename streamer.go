@@ -36,8 +36,8 @@ type Result struct {
 	RequestID string            `json:"request_id"`
 	Success   bool              `json:"success"`
 	Data      any               `json:"data,omitempty"`
-	Error     *Error            `json:"error,omitempty"` // with Success false: ends the request like a returned error
-	Metadata  map[string]string `json:"metadata,omitempty"`
+	Error     *Error            `json:"error,omitempty"`    // with Success false: ends the request like a returned error
+	Metadata  map[string]string `json:"metadata,omitempty"` // for middleware; clients don't get it
 }
 
 // Reporter is what handlers report progress to; the same type as [progress.Reporter].

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -95,6 +96,8 @@ func (m *Mux) admit(who Identity, req *Request) (*Request, error) {
 		return nil, NewError(ErrCodeValidation, fmt.Sprintf("the action must be 1 to %d bytes of UTF-8", maxAction))
 	case len(c.Payload) > m.cfg.limits.Payload:
 		return nil, NewError(ErrCodePayloadTooLarge, fmt.Sprintf("the payload has %d bytes, at most %d are taken", len(c.Payload), m.cfg.limits.Payload))
+	case len(c.Payload) > 0 && !json.Valid(c.Payload):
+		return nil, NewError(ErrCodeValidation, "the payload is not valid JSON")
 	case c.Timeout < 0:
 		return nil, NewError(ErrCodeValidation, "the timeout must not be negative")
 	case len(c.Metadata) > maxMetadata:
@@ -284,7 +287,9 @@ func (m *Mux) storeError(doing string, err error) error {
 		m.log.Warn("no room", "doing", doing, "error", err)
 		return NewError(ErrCodeServiceUnavailable, "too many requests are held already: try again later").WithRetry(5 * time.Second)
 	default:
-		m.log.Warn("store unavailable", "doing", doing, "error", err)
+		if !errors.Is(err, context.Canceled) { // which is the caller's doing
+			m.log.Warn("store unavailable", "doing", doing, "error", err)
+		}
 		return NewError(ErrCodeServiceUnavailable, "the store can't be reached: try again").WithRetry(time.Second)
 	}
 }

@@ -69,6 +69,7 @@ func TestFallbackTakesActionsWithoutAHandler(t *testing.T) {
 		require.Equal(t, `"own"`, string(s.ends("own", "r1", ``).Data))
 		end := s.submit("anything.else", "r2", ``).End
 		require.Equal(t, `"anything.else"`, string(end.Data), "its options apply: it is short work")
+		require.Equal(t, streamer.ErrCodeInvalidAction, s.refused(alice, request("", "r3", ``)).Code, "it has no name")
 		require.Equal(t, streamer.ErrCodeValidation, s.refused(alice, request("a\xff", "r3", ``)).Code, "not UTF-8")
 		require.Equal(t, streamer.ErrCodeValidation, s.refused(alice, request(strings.Repeat("a", 129), "r3", ``)).Code)
 	})
@@ -389,4 +390,35 @@ func TestViewerOfAReceiptFollowsTheRequest(t *testing.T) {
 		s.ends("x", "x", `"again"`)
 		require.ErrorContains(t, only(t, old, 0), "recreated")
 	})
+}
+
+func TestEndOfTheContextEndsTheWaitForShortWorkAndNotTheWork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := gateway(t, func(m *streamer.Mux) {
+			m.Handle("x", doing(func(context.Context, streamer.Reporter) (*streamer.Result, error) {
+				time.Sleep(10 * time.Second)
+				return ok(1)
+			}), streamer.WithEstimate(0))
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began := time.Now()
+		_, err := s.Submit(ctx, alice, request("x", "r1", ``))
+		requireUnavailable(t, err)
+		require.Equal(t, time.Second, time.Since(began))
+		time.Sleep(10 * time.Second)
+		again := s.submit("x", "r1", ``)
+		require.True(t, again.Duplicate)
+		require.Equal(t, progress.Completed, again.End.Kind)
+	})
+}
+
+func TestPayloadThatIsNoJSONIsRefused(t *testing.T) {
+	s := gateway(t, func(m *streamer.Mux) { m.Handle("x", returns(1)) })
+	for _, payload := range []string{`{`, `{} {}`, `'a'`, "\x00", ` `} {
+		require.Equal(t, streamer.ErrCodeValidation, s.refused(alice, request("x", "r1", payload)).Code, "%q", payload)
+	}
+	for _, payload := range []string{``, `null`, ` 1 `} {
+		s.submit("x", "", payload)
+	}
 }

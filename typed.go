@@ -58,9 +58,6 @@ func (h typed[In, Out]) decode(req *Request) (In, error) {
 		if err := dec.Decode(&in); err != nil {
 			return in, decodeError(err)
 		}
-		if _, err := dec.Token(); err != io.EOF {
-			return in, NewError(ErrCodeValidation, "the payload has data after its end")
-		}
 	}
 	v, ok := any(in).(interface{ Validate() error })
 	if !ok {

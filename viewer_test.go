@@ -2,6 +2,7 @@ package streamer_test
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -220,5 +221,43 @@ func TestDisconnectingCancelsNothing(t *testing.T) {
 		}
 		cancel()
 		require.Equal(t, progress.Completed, s.end("r1").Kind)
+	})
+}
+
+// holed has lost the only event of short work.
+type holed struct{ *memlog.Log }
+
+func (l holed) Read(ctx context.Context, key progress.Key, after uint64, limit int) (progress.Page, error) {
+	page, err := l.Log.Read(ctx, key, after, limit)
+	page.Events, page.Oldest = nil, page.State.Last+1
+	return page, err
+}
+
+func TestShortWorkWhoseEventWasLostIsNotMadeUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := gateway(t, func(m *streamer.Mux) { m.Handle("x", returns(1), streamer.WithEstimate(0)) }, streamer.WithLog(holed{memlog.New()}))
+		s.submit("x", "r1", ``)
+		requireUnavailable(t, s.refused(alice, request("x", "r1", ``)))
+	})
+}
+
+func TestEventsCanBeRangedOverAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := serve(t, func(m *streamer.Mux) { m.Handle("x", returns(1)) })
+		defer s.stop()
+		s.ends("x", "r1", ``)
+		v, err := s.Attach(t.Context(), alice, "r1")
+		require.NoError(t, err)
+		all := v.Events(t.Context(), 0)
+		var seen []string
+		for range 2 {
+			text := ""
+			for e, err := range all {
+				require.NoError(t, err)
+				text += fmt.Sprint(e.Seq)
+			}
+			seen = append(seen, text)
+		}
+		require.Equal(t, seen[0], seen[1])
 	})
 }

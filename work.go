@@ -14,9 +14,10 @@ import (
 )
 
 // Run works on queued requests until ctx ends or Shutdown is called, and returns when its
-// handlers have returned or were handed back. When ctx ends, handlers have 10 s to finish;
-// call Shutdown first to choose. It returns nil then, and an error when it can't begin (it runs already, the router
-// was shut down, or queue and log don't fit together) or handlers did not return in time.
+// handlers have returned or were handed back, or the time for that is over. When ctx ends,
+// handlers have 10 s to finish, and an error says which have not; call Shutdown first to choose,
+// whose error that is then. Run also returns an error when it can't begin: it was called before,
+// the router was shut down, or queue and log don't fit together.
 func (m *Mux) Run(ctx context.Context) error {
 	if m.localLog && !m.localQueue && !m.cfg.mixed {
 		return errors.New("streamer: Run: other processes share the queue but not the log, so their workers could not find the requests: " +

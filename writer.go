@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,7 +22,6 @@ import (
 type writer struct {
 	mux     *Mux
 	key     progress.Key
-	logger  *slog.Logger
 	epoch   string
 	attempt int
 	used    int             // attempts that count, with this one
@@ -80,7 +78,7 @@ var (
 func newWriter(ctx context.Context, m *Mux, key progress.Key, st progress.State, canceling func()) *writer {
 	w := &writer{
 		mux: m, key: key, state: st, canceling: canceling, outputs: st.Outputs, done: make(chan struct{}),
-		epoch: st.Epoch, attempt: st.Attempt, used: st.Used, logger: m.log.With("request_id", key.ID, "action", st.Action, "attempt", st.Attempt),
+		epoch: st.Epoch, attempt: st.Attempt, used: st.Used,
 	}
 	w.ctx, w.cancel = context.WithCancel(ctx)
 	w.room.L = &w.mu

@@ -42,7 +42,7 @@ func stepwise(t *testing.T, steps []func(ctx context.Context, p streamer.Reporte
 func TestPercentageStaysWithinBoundsAndNeverFalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rows := []struct{ reported, shown float64 }{
-			{math.NaN(), 0}, {-1, 0}, {math.Inf(-1), 0}, {-0.0, 0}, {math.SmallestNonzeroFloat64, math.SmallestNonzeroFloat64},
+			{math.NaN(), 0}, {-1, 0}, {math.Inf(-1), 0}, {math.Copysign(0, -1), 0}, {math.SmallestNonzeroFloat64, math.SmallestNonzeroFloat64},
 			{45.5, 45.5}, {10, 45.5}, {-1, 45.5}, {math.NaN(), 45.5}, {math.Inf(-1), 45.5}, {99.9, 99.9}, {101, 100}, {math.Inf(1), 100}, {3, 100},
 		}
 		var steps []func(context.Context, streamer.Reporter)

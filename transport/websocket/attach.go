@@ -13,6 +13,10 @@ const (
 	// pageSize is how many events are read at once. A log may return fewer where they are large.
 	pageSize = 64
 
+	// recent is how far an event may be behind the newest for its encoding to be kept for other
+	// viewers. A resume of a long log would leave its size once more in memory.
+	recent = 2 * pageSize
+
 	// maxStalls is how many reads of a log may fail in a row, a second or so apart, before the
 	// connection is closed for its client to try another server.
 	maxStalls = 30
@@ -220,6 +224,8 @@ func (c *conn) show(b *batch, a *attachment) {
 			c.showReply(b, a, e)
 		case e.Kind == progress.Canceling:
 			c.showReply(b, a, e)
+		case b.hello && page.State.Last-e.Seq > recent:
+			c.add(b, wire.EncodeEvent(a.id, e)) // not kept: hardly another viewer is as far behind
 		case b.hello:
 			c.add(b, encode(a.id, e))
 		}

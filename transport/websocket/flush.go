@@ -1,6 +1,7 @@
 package websocket
 
 import (
+	"runtime"
 	"time"
 
 	"github.com/coder/websocket"
@@ -83,7 +84,8 @@ func (c *conn) flush() {
 		b.reset()
 		c.h.batches.Put(b)
 	}()
-	written := 0 // bytes of replies
+	written := 0     // bytes of replies
+	yielded := false // to whoever may add to the batch
 	for {
 		c.mu.Lock()
 		c.queued -= written
@@ -117,7 +119,14 @@ func (c *conn) flush() {
 		if a != nil {
 			c.show(b, a)
 		}
+		if idle && !closing && !yielded {
+			// What is about to come goes out in the same write: that costs more than all else here.
+			yielded = true
+			runtime.Gosched()
+			continue
+		}
 		if idle || closing {
+			yielded = false
 			c.write(b)
 		}
 		if closing {

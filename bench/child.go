@@ -1,0 +1,308 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/rpc"
+	"net/rpc/jsonrpc"
+	"os"
+	"os/exec"
+	"runtime"
+	"runtime/debug"
+	"runtime/pprof"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// A server runs in a process of its own, so that what it uses can be told from what the load
+// client uses. The harness starts itself again with this variable set to the role, and talks
+// to the child over its standard input and output; the child ends when its input does.
+const roleVariable = "STREAMER_BENCH_ROLE"
+
+const (
+	roleFloor   = "floor"
+	roleProduct = "product"
+	roleCrowd   = "crowd" // the product with room for thousands of running handlers
+)
+
+// child is the harness's end of a server process.
+type child struct {
+	role string
+	addr string
+	rpc  *rpc.Client
+	cmd  *exec.Cmd
+}
+
+// spawn starts a server process and waits until it serves.
+func spawn(role string) (*child, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), roleVariable+"="+role)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	c := &child{role: role, rpc: jsonrpc.NewClient(pipe{out, in}), cmd: cmd}
+	if err := c.rpc.Call("Control.Addr", none{}, &c.addr); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s server: %w", role, err), c.close())
+	}
+	return c, nil
+}
+
+// close ends the process and waits for it.
+func (c *child) close() error {
+	c.rpc.Close()
+	return c.cmd.Wait()
+}
+
+// hello is a client's first message to the server.
+func (c *child) hello() string {
+	if c.role == roleFloor {
+		return "" // it knows none
+	}
+	return `{"type":"hello","v":1,"caps":["batch"],"client":"bench"}`
+}
+
+// helloResuming is the first message of a client that comes back to a request.
+func helloResuming(id, epoch string, after uint64) string {
+	cursor := fmt.Sprintf(`{"id":%q,"epoch":%q,"after":%d}`, id, epoch, after)
+	if epoch == "" {
+		cursor = fmt.Sprintf(`{"id":%q,"after":%d}`, id, after)
+	}
+	return `{"type":"hello","v":1,"caps":["batch"],"client":"bench","resume":[` + cursor + `]}`
+}
+
+// cpu returns the processor time that the process has used.
+func (c *child) cpu() (d time.Duration, err error) {
+	err = c.rpc.Call("Control.CPU", none{}, &d)
+	return d, err
+}
+
+// settle has the process collect its garbage and give memory back, and returns what is left
+// resident, in bytes. What peak returns counts from there.
+func (c *child) settle() (resident int64, err error) {
+	err = c.rpc.Call("Control.Settle", none{}, &resident)
+	return resident, err
+}
+
+// peak returns the most that was resident since the last settle or mark, in bytes.
+func (c *child) peak() (resident int64, err error) {
+	err = c.rpc.Call("Control.Peak", none{}, &resident)
+	return resident, err
+}
+
+// mark returns what is resident as it is, and starts a new peak.
+func (c *child) mark() (resident int64, err error) {
+	err = c.rpc.Call("Control.Mark", none{}, &resident)
+	return resident, err
+}
+
+// logged returns what the requests' logs hold, in bytes.
+func (c *child) logged() (bytes int64, err error) {
+	err = c.rpc.Call("Control.Logged", none{}, &bytes)
+	return bytes, err
+}
+
+// finished makes a request with n outputs that has ended and was shown to nobody.
+func (c *child) finished(n int) (id string, err error) {
+	err = c.rpc.Call("Control.Finished", n, &id)
+	return id, err
+}
+
+// cut closes all connections at once and keeps new ones out until all held handlers have
+// emitted their next outputs.
+func (c *child) cut() error { return c.rpc.Call("Control.Cut", none{}, &none{}) }
+
+// release lets all held handlers end.
+func (c *child) release() error { return c.rpc.Call("Control.Release", none{}, &none{}) }
+
+func (c *child) startProfile(path string) error {
+	return c.rpc.Call("Control.StartProfile", path, &none{})
+}
+
+func (c *child) stopProfile() error { return c.rpc.Call("Control.StopProfile", none{}, &none{}) }
+
+type none = struct{}
+
+type pipe struct {
+	io.Reader
+	io.WriteCloser
+}
+
+// serve is the main function of a server process.
+func serve(role string) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	c := &Control{addr: ln.Addr().String()}
+	mux := http.NewServeMux()
+	switch role {
+	case roleFloor:
+		mux.Handle("/ws", newFloor())
+	case roleProduct, roleCrowd:
+		c.product = newProduct(role)
+		mux.Handle("/ws", c.product)
+		go func() {
+			if err := c.product.router.Run(ctx); err != nil && ctx.Err() == nil {
+				fmt.Fprintln(os.Stderr, "bench: Run:", err)
+			}
+		}()
+	default:
+		return fmt.Errorf("%s=%s: no such role", roleVariable, role)
+	}
+	server := &http.Server{Handler: mux}
+	if role == roleCrowd {
+		server.ConnState = c.door.state
+	}
+	go server.Serve(ln)
+	control := rpc.NewServer()
+	if err := control.Register(c); err != nil {
+		return err
+	}
+	control.ServeCodec(jsonrpc.NewServerCodec(pipe{os.Stdin, os.Stdout}))
+	return server.Close()
+}
+
+// Control is what a server process does for the harness.
+type Control struct {
+	addr    string
+	product *product
+	door    door
+	profile *os.File
+}
+
+// Addr tells where the process serves.
+func (c *Control) Addr(_ none, addr *string) error {
+	*addr = c.addr
+	return nil
+}
+
+// CPU tells the processor time used.
+func (c *Control) CPU(_ none, used *time.Duration) (err error) {
+	*used, err = cpuTime()
+	return err
+}
+
+func cpuTime() (time.Duration, error) {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0, err
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), nil
+}
+
+// Settle collects garbage, returns memory to the system and begins a new peak.
+func (c *Control) Settle(_ none, resident *int64) error {
+	runtime.GC()
+	runtime.GC() // what pools held is garbage only after the second
+	debug.FreeOSMemory()
+	return c.Mark(none{}, resident)
+}
+
+// Mark begins a new peak.
+func (c *Control) Mark(_ none, resident *int64) (err error) {
+	if err := os.WriteFile("/proc/self/clear_refs", []byte("5"), 0); err != nil {
+		return err
+	}
+	*resident, err = memory("VmRSS:")
+	return err
+}
+
+// Peak tells the most that was resident since the last mark.
+func (c *Control) Peak(_ none, resident *int64) (err error) {
+	*resident, err = memory("VmHWM:")
+	return err
+}
+
+// memory returns a line of /proc/self/status, in bytes.
+func memory(key string) (int64, error) {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0, err
+	}
+	for line := range bytes.Lines(status) {
+		if rest, ok := strings.CutPrefix(string(line), key); ok {
+			kb, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+			return kb << 10, err
+		}
+	}
+	return 0, fmt.Errorf("/proc/self/status has no %s", key)
+}
+
+// Logged tells what the logs hold.
+func (c *Control) Logged(_ none, bytes *int64) error {
+	*bytes = c.product.log.Stats().Bytes
+	return nil
+}
+
+// Finished makes a request that has ended.
+func (c *Control) Finished(n int, id *string) (err error) {
+	*id, err = c.product.finished(n)
+	return err
+}
+
+// Cut closes all connections and has the held handlers go on before it lets anyone in.
+func (c *Control) Cut(none, *none) error {
+	c.door.close()
+	defer c.door.open()
+	c.product.held.miss()
+	return nil
+}
+
+// Release lets the held handlers end.
+func (c *Control) Release(none, *none) error {
+	c.product.held.release()
+	return nil
+}
+
+// StartProfile writes a processor profile to path until StopProfile.
+func (c *Control) StartProfile(path string, _ *none) (err error) {
+	if c.profile, err = os.Create(path); err != nil {
+		return err
+	}
+	return pprof.StartCPUProfile(c.profile)
+}
+
+// StopProfile ends the profile.
+func (c *Control) StopProfile(none, *none) error {
+	pprof.StopCPUProfile()
+	return c.profile.Close()
+}
+
+// raiseFileLimit makes room for the connections of the largest measurement.
+func raiseFileLimit() error {
+	const needed = 11_000
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return err
+	}
+	if limit.Cur >= needed {
+		return nil
+	}
+	limit.Cur, limit.Max = needed, max(limit.Max, needed)
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("%d open files are needed: raise the limit (ulimit -n): %w", needed, err)
+	}
+	return nil
+}

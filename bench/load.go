@@ -1,0 +1,162 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+// round is what one server did under load for a while. CPU is per request.
+type round struct {
+	perSecond            float64
+	p50, p99             time.Duration
+	serverCPU, clientCPU time.Duration
+}
+
+const (
+	warming = iota
+	measuring
+	stopping
+)
+
+// lane is one connection with one request in flight at a time.
+type lane struct {
+	peer *peer
+	name string
+	took []time.Duration // of the requests that were measured
+}
+
+// load has clients send requests to a server, and measures for span after warm.
+func load(server *child, clients int, warm, span time.Duration) (r round, err error) {
+	run := time.Now().UnixNano() // an id that was used before would only be shown again
+	lanes := make([]*lane, clients)
+	for i := range lanes {
+		p, err := dial(server.addr, server.hello())
+		if err != nil {
+			return round{}, err
+		}
+		defer p.close()
+		lanes[i] = &lane{peer: p, name: fmt.Sprint(run, "-", i)}
+	}
+	var phase atomic.Int32
+	var used usage
+	timer := make(chan error, 1)
+	go func() {
+		time.Sleep(warm)
+		err := used.begin(server)
+		phase.Store(measuring)
+		time.Sleep(span)
+		phase.Store(stopping)
+		timer <- errors.Join(err, used.end(server))
+	}()
+	err = each(clients, func(i int) error { return lanes[i].run(&phase) })
+	if err := errors.Join(err, <-timer); err != nil {
+		return round{}, err
+	}
+	var took []time.Duration
+	for _, l := range lanes {
+		took = append(took, l.took...)
+	}
+	if len(took) == 0 {
+		return round{}, errors.New("no request ended in time")
+	}
+	slices.Sort(took)
+	n := time.Duration(len(took))
+	return round{
+		perSecond: float64(n) / used.wall.Seconds(),
+		p50:       took[n/2],
+		p99:       took[n*99/100],
+		serverCPU: used.server / n,
+		clientCPU: used.client / n,
+	}, nil
+}
+
+func (l *lane) run(phase *atomic.Int32) error {
+	if err := l.peer.conn.SetDeadline(time.Now().Add(2 * patience)); err != nil {
+		return err
+	}
+	for n := 0; phase.Load() != stopping; n++ {
+		start := time.Now()
+		if err := l.request(fmt.Sprint(l.name, "-", n)); err != nil {
+			return err
+		}
+		if phase.Load() == measuring {
+			l.took = append(l.took, time.Since(start))
+		}
+	}
+	return nil
+}
+
+// request sends one and checks all that comes until its end.
+func (l *lane) request(id string) error {
+	return l.exchange(request(id, "work", `{"format":"csv","month":"2026-03","columns":["row","name","status"]}`), outputs)
+}
+
+// exchange sends a request and checks that it comes to its end with n outputs.
+func (l *lane) exchange(message []byte, n int) error {
+	if err := l.peer.send(message); err != nil {
+		return err
+	}
+	var v viewing
+	if err := l.peer.follow(&v); err != nil {
+		return err
+	}
+	if v.outputs != n {
+		return fmt.Errorf("a request with %d outputs ended after %d: %s", n, v.outputs, message)
+	}
+	return nil
+}
+
+// fill has the product end n requests of 100 outputs each, so that its log is as full as it
+// may get.
+func fill(product *child, n int) error {
+	var next atomic.Int64
+	return each(workers, func(int) error {
+		p, err := dial(product.addr, product.hello())
+		if err != nil {
+			return err
+		}
+		defer p.close()
+		l := lane{peer: p}
+		for {
+			i := next.Add(1)
+			if i > int64(n) {
+				return nil
+			}
+			if err := p.conn.SetDeadline(time.Now().Add(patience)); err != nil {
+				return err
+			}
+			if err := l.exchange(request(fmt.Sprint("fill-", i), "count", "100"), 100); err != nil {
+				return err
+			}
+		}
+	})
+}
+
+func request(id, action, payload string) []byte {
+	return []byte(`{"type":"request","id":"` + id + `","action":"` + action + `","payload":` + payload + `}`)
+}
+
+// usage is what was used between begin and end.
+type usage struct {
+	wall, server, client time.Duration
+	start                time.Time
+}
+
+func (u *usage) begin(server *child) error {
+	used, err := server.cpu()
+	own, err2 := cpuTime()
+	u.server, u.client, u.start = -used, -own, time.Now()
+	return errors.Join(err, err2)
+}
+
+func (u *usage) end(server *child) error {
+	u.wall = time.Since(u.start)
+	used, err := server.cpu()
+	own, err2 := cpuTime()
+	u.server += used
+	u.client += own
+	return errors.Join(err, err2)
+}

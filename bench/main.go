@@ -1,0 +1,134 @@
+// Command bench measures the library against a floor that is written by hand in the same
+// program, and against its budgets. Servers run in processes of their own. Without flags it
+// prints a table; docs/performance.md tells how to read it.
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"time"
+)
+
+// plan says how much is measured.
+type plan struct {
+	rounds    int           // interleaved rounds of the round trip
+	clients   []int         // of the round trip, one request in flight each
+	fill      int           // requests with 100 outputs each, before the first round
+	warm      time.Duration // in each round
+	span      time.Duration
+	idle      int           // connections
+	resumed   int           // outputs of the request that is resumed
+	resumes   int           // repetitions
+	long      int           // outputs of the long request that is resumed; 0: none
+	reports   int           // repetitions
+	reconnect int           // clients
+	limit     time.Duration // in all; where it gets short, less is measured. 0: none
+	profiles  string
+}
+
+// late reports whether the machine is too busy for all that was planned.
+func (p *plan) late(begin time.Time) bool {
+	return p.limit > 0 && time.Since(begin) > p.limit/2
+}
+
+func fullPlan() plan {
+	return plan{
+		rounds: 5, clients: []int{1, 64, 256}, fill: 10_000, warm: time.Second, span: 4 * time.Second,
+		idle: 10_000, resumed: 1000, resumes: 21, long: 99_997, reports: 5, reconnect: 5000,
+	}
+}
+
+func quickPlan() plan {
+	p := fullPlan()
+	p.rounds = 7
+	p.warm, p.span = 100*time.Millisecond, 250*time.Millisecond
+	p.resumes, p.long, p.reports = 5, 0, 1
+	p.limit = 50 * time.Second
+	return p
+}
+
+func main() {
+	if role := os.Getenv(roleVariable); role != "" {
+		exit(serve(role))
+	}
+	quick := flag.Bool("quick", false, "measure briefly: less than 50 s in all")
+	asJSON := flag.Bool("json", false, "print one JSON object instead of the table")
+	profiles := flag.String("profiles", "", "write processor profiles of the round trip's servers to this `directory`")
+	flag.Parse()
+	if flag.NArg() > 0 {
+		flag.Usage()
+		os.Exit(2)
+	}
+	p := fullPlan()
+	if *quick {
+		p = quickPlan()
+	}
+	p.profiles = *profiles
+	exit(run(p, *asJSON))
+}
+
+func exit(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+func run(p plan, asJSON bool) error {
+	if err := raiseFileLimit(); err != nil {
+		return err
+	}
+	r, err := measure(p)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return json.NewEncoder(os.Stdout).Encode(r.summary())
+	}
+	return r.print(os.Stdout)
+}
+
+// results are what was measured.
+type results struct {
+	plan      plan
+	roundtrip []pair
+	idle      float64 // bytes
+	resume    time.Duration
+	long      longResume
+	report    reportCost
+	reconnect reconnection
+}
+
+func measure(p plan) (r results, err error) {
+	r.plan = p
+	begin := time.Now()
+	steps := []struct {
+		name string
+		do   func() error
+	}{
+		{"round trips", func() (err error) { r.roundtrip, err = roundtrips(p); return }},
+		{"idle connections", func() (err error) {
+			if p.late(begin) {
+				r.plan.idle /= 2
+				fmt.Fprintf(os.Stderr, "bench: the machine is busy: %d idle connections, not %d\n", r.plan.idle, p.idle)
+			}
+			r.idle, err = idle(r.plan.idle)
+			return
+		}},
+		{"resume", func() (err error) { r.resume, err = resumes(p.resumed, p.resumes); return }},
+		{"long resume", func() (err error) { r.long, err = resumeLong(p.long); return }},
+		{"Report", func() (err error) { r.report, err = reporting(p.reports); return }},
+		{"reconnect", func() (err error) { r.reconnect, err = reconnect(p.reconnect); return }},
+	}
+	for _, s := range steps {
+		start := time.Now()
+		if err := s.do(); err != nil {
+			return r, fmt.Errorf("%s: %w", s.name, err)
+		}
+		fmt.Fprintf(os.Stderr, "bench: %s: %.1f s\n", s.name, time.Since(start).Seconds())
+	}
+	return r, nil
+}

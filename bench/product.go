@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"strconv"
+	"sync"
+	"testing"
+
+	"github.com/pay-theory/streamer/v2"
+	"github.com/pay-theory/streamer/v2/progress"
+	"github.com/pay-theory/streamer/v2/progress/memlog"
+	"github.com/pay-theory/streamer/v2/transport"
+	"github.com/pay-theory/streamer/v2/transport/websocket"
+)
+
+// product is the library as its users get it, in memory, with its defaults but for what a
+// load client needs lifted, and without a log line for each request: the floor writes none.
+type product struct {
+	http.Handler
+	router *streamer.Mux
+	log    *memlog.Log
+	held   held
+}
+
+func newProduct(role string) *product {
+	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	log := memlog.New()
+	opts := []streamer.Option{streamer.WithLogger(logger), streamer.WithLog(log)}
+	if role == roleCrowd {
+		opts = append(opts, streamer.WithConcurrency(1<<16))
+	}
+	p := &product{router: streamer.NewRouter(opts...), log: log, held: newHeld()}
+	p.router.Handle("work", streamer.HandlerFunc(work))
+	p.router.Handle("count", streamer.HandlerFunc(count))
+	p.router.Handle("report", streamer.HandlerFunc(report))
+	p.router.Handle("hold", streamer.HandlerFunc(p.held.handle))
+	p.Handler = websocket.NewHandler(p.router, transport.WithLogger(logger),
+		transport.WithLimits(transport.Limits{MessageRate: 1e6, MessageBurst: 1e6}))
+	return p
+}
+
+// work does what the floor does.
+func work(ctx context.Context, _ *streamer.Request, _ streamer.Reporter) (*streamer.Result, error) {
+	return emit(ctx, outputs)
+}
+
+// count makes as many outputs as the payload says.
+func count(ctx context.Context, req *streamer.Request, _ streamer.Reporter) (*streamer.Result, error) {
+	var n int
+	if err := json.Unmarshal(req.Payload, &n); err != nil {
+		return nil, streamer.NewError(streamer.ErrCodeValidation, "the payload is the number of outputs")
+	}
+	return emit(ctx, n)
+}
+
+func emit(ctx context.Context, n int) (*streamer.Result, error) {
+	for i := range n {
+		if err := streamer.Output(ctx, newRow(i)); err != nil {
+			return nil, err
+		}
+	}
+	return &streamer.Result{Success: true, Data: total{n}}, nil
+}
+
+// finished runs a request with n outputs and returns its id when it has ended.
+func (p *product) finished(n int) (id string, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	req := &streamer.Request{Action: "count", Payload: strconv.AppendInt(nil, int64(n), 10)}
+	receipt, err := p.router.Submit(ctx, streamer.Identity{}, req)
+	if err != nil {
+		return "", err
+	}
+	viewer, err := p.router.Attach(ctx, streamer.Identity{}, receipt.ID)
+	if err != nil {
+		return "", err
+	}
+	var last *progress.Event
+	for e, err := range viewer.Events(ctx, 0) {
+		if err != nil {
+			return "", err
+		}
+		last = e
+	}
+	if last.Kind != progress.Completed {
+		return "", fmt.Errorf("request of %d outputs: %s: %+v", n, last.Kind, last.Error)
+	}
+	return receipt.ID, nil
+}
+
+// reportCost is what one Report costs.
+type reportCost struct {
+	NS     float64 `json:"ns"`
+	Allocs int64   `json:"allocs"`
+}
+
+// report measures Report where it is used: in a running handler.
+func report(_ context.Context, _ *streamer.Request, p streamer.Reporter) (*streamer.Result, error) {
+	r := testing.Benchmark(func(b *testing.B) {
+		b.ReportAllocs()
+		n := 0.0
+		for b.Loop() {
+			n++
+			if err := p.Report(100*n/(n+1e7), "exporting"); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	cost := reportCost{float64(r.T.Nanoseconds()) / float64(r.N), r.AllocsPerOp()}
+	return &streamer.Result{Success: true, Data: cost}, nil
+}
+
+// missed is how many outputs a held handler makes while its client is away.
+const missed = 20
+
+// held are handlers that wait for the harness between their outputs.
+type held struct {
+	away, ended chan struct{}
+	emitting    *sync.WaitGroup // handlers that have not made the outputs to be missed
+}
+
+func newHeld() held {
+	return held{make(chan struct{}), make(chan struct{}), new(sync.WaitGroup)}
+}
+
+// handle makes one output, more when the clients are away, and ends when it is released.
+func (h held) handle(ctx context.Context, _ *streamer.Request, _ streamer.Reporter) (*streamer.Result, error) {
+	h.emitting.Add(1)
+	if err := streamer.Output(ctx, newRow(0)); err != nil {
+		return nil, err
+	}
+	<-h.away
+	_, err := emit(ctx, missed)
+	h.emitting.Done()
+	if err != nil {
+		return nil, err
+	}
+	<-h.ended
+	return &streamer.Result{Success: true, Data: total{1 + missed}}, nil
+}
+
+// miss has all handlers make the outputs that their clients miss, and waits for that.
+func (h held) miss() {
+	close(h.away)
+	h.emitting.Wait()
+}
+
+func (h held) release() { close(h.ended) }

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+	"time"
+)
+
+// pair is floor and product at one concurrency.
+type pair struct {
+	clients, rounds int
+	floor, product  round   // medians
+	ratio, cpuRatio float64 // medians of the rounds' own ratios, product ÷ floor
+}
+
+// roundtrips measures floor and product by turns, in an order that turns too, so that what
+// else the machine does meets both.
+func roundtrips(p plan) ([]pair, error) {
+	floor, err := spawn(roleFloor)
+	if err != nil {
+		return nil, err
+	}
+	defer floor.close()
+	product, err := spawn(roleProduct)
+	if err != nil {
+		return nil, err
+	}
+	defer product.close()
+	// A service that has been up for a minute holds as many ended requests as its log may, and
+	// memory that the system gave it long ago. It is that which is measured.
+	if err := fill(product, p.fill); err != nil {
+		return nil, err
+	}
+	stop, err := profile(p.profiles, floor, product)
+	if err != nil {
+		return nil, err
+	}
+	type sample struct{ floor, product round }
+	samples := make([][]sample, len(p.clients))
+	begin := time.Now()
+	for n := range p.rounds {
+		if n >= 3 && p.late(begin) {
+			break
+		}
+		for i, clients := range p.clients {
+			var s sample
+			turns := []func() error{
+				func() (err error) { s.floor, err = load(floor, clients, p.warm, p.span); return },
+				func() (err error) { s.product, err = load(product, clients, p.warm, p.span); return },
+			}
+			for turn := range turns {
+				if err := turns[(n+turn)%2](); err != nil {
+					return nil, fmt.Errorf("%d clients: %w", clients, err)
+				}
+			}
+			samples[i] = append(samples[i], s)
+		}
+	}
+	pairs := make([]pair, len(p.clients))
+	for i, clients := range p.clients {
+		var floors, products []round
+		var ratios, cpuRatios []float64
+		for _, s := range samples[i] {
+			floors, products = append(floors, s.floor), append(products, s.product)
+			ratios = append(ratios, s.product.perSecond/s.floor.perSecond)
+			cpuRatios = append(cpuRatios, float64(s.product.serverCPU)/float64(s.floor.serverCPU))
+		}
+		pairs[i] = pair{clients, len(floors), medianRound(floors), medianRound(products), median(ratios), median(cpuRatios)}
+	}
+	return pairs, stop()
+}
+
+func medianRound(rounds []round) round {
+	var rates []float64
+	var p50, p99, server, client []time.Duration
+	for _, r := range rounds {
+		rates = append(rates, r.perSecond)
+		p50, p99 = append(p50, r.p50), append(p99, r.p99)
+		server, client = append(server, r.serverCPU), append(client, r.clientCPU)
+	}
+	return round{median(rates), median(p50), median(p99), median(server), median(client)}
+}
+
+// profile profiles the servers until stop, into files named after their roles.
+func profile(dir string, servers ...*child) (stop func() error, err error) {
+	if dir == "" {
+		return func() error { return nil }, nil
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return nil, err
+	}
+	for _, s := range servers {
+		if err := s.startProfile(filepath.Join(dir, s.role+".pprof")); err != nil {
+			return nil, err
+		}
+	}
+	return func() error {
+		var err error
+		for _, s := range servers {
+			err = first(err, s.stopProfile())
+		}
+		return err
+	}, nil
+}

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"text/tabwriter"
+	"time"
+)
+
+// summary is the JSON that -json prints.
+type summary struct {
+	Roundtrip      map[string]ratios `json:"roundtrip"` // by "c" and the number of clients
+	IdleWSKB       float64           `json:"idle_ws_kb"`
+	Resume1000MS   float64           `json:"resume_1000_ms"`
+	ReportNS       float64           `json:"report_ns"`
+	Reconnect5000S float64           `json:"reconnect_5000_s"`
+}
+
+// ratios are product ÷ floor: of requests per second, and of server CPU per request.
+type ratios struct {
+	Ratio    float64 `json:"ratio"`
+	CPURatio float64 `json:"cpu_ratio"`
+}
+
+func (r *results) summary() summary {
+	s := summary{
+		Roundtrip:      make(map[string]ratios),
+		IdleWSKB:       round3(r.idle / 1000),
+		Resume1000MS:   round3(milliseconds(r.resume)),
+		ReportNS:       round3(r.report.NS),
+		Reconnect5000S: round3(r.reconnect.took.Seconds()),
+	}
+	for _, p := range r.roundtrip {
+		s.Roundtrip[fmt.Sprint("c", p.clients)] = ratios{round3(p.ratio), round3(p.cpuRatio)}
+	}
+	return s
+}
+
+// round3 rounds to three significant digits.
+func round3(v float64) float64 {
+	if v == 0 {
+		return 0
+	}
+	scale := math.Pow(10, 2-math.Floor(math.Log10(math.Abs(v))))
+	return math.Round(v*scale) / scale
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+func microseconds(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
+
+// print writes the table, in Markdown.
+func (r *results) print(out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 0, 1, ' ', 0)
+	line := func(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
+
+	line("Round trip: submit, %d outputs, result. Medians of %d interleaved rounds.\n", outputs, r.roundtrip[0].rounds)
+	line("| clients\t| server\t| requests/s\t| p50 ms\t| p99 ms\t| server CPU µs\t| client CPU µs\t|")
+	line("|--:\t|:--\t|--:\t|--:\t|--:\t|--:\t|--:\t|")
+	for _, p := range r.roundtrip {
+		for _, s := range []struct {
+			name string
+			round
+		}{{"floor", p.floor}, {"product", p.product}} {
+			line("| %d\t| %s\t| %.0f\t| %.2f\t| %.2f\t| %.0f\t| %.0f\t|", p.clients, s.name, s.perSecond,
+				milliseconds(s.p50), milliseconds(s.p99), microseconds(s.serverCPU), microseconds(s.clientCPU))
+		}
+	}
+	line("\n| what\t| measured\t| budget\t| \t|")
+	line("|:--\t|--:\t|--:\t|:--\t|")
+	row := func(what, unit string, value float64, sign string, budget float64) {
+		met := value <= budget
+		if sign == "≥" {
+			met = value >= budget
+		}
+		verdict := "met"
+		if !met {
+			verdict = "MISSED"
+		}
+		line("| %s\t| %v%s\t| %s %v%s\t| %s\t|", what, round3(value), unit, sign, budget, unit, verdict)
+	}
+	for _, p := range r.roundtrip {
+		least := 1.0
+		if p.clients == 1 {
+			least = 0.8
+		}
+		row(fmt.Sprintf("requests per second ÷ floor, clients: %d", p.clients), "", p.ratio, "≥", least)
+		row(fmt.Sprintf("server CPU per request ÷ floor, clients: %d", p.clients), "", p.cpuRatio, "≤", 1.3)
+	}
+	row(fmt.Sprintf("resident per idle WebSocket connection, of %d", r.plan.idle), " KB", r.idle/1000, "≤", 12)
+	row(fmt.Sprintf("connect and resume %d outputs", r.plan.resumed), " ms", milliseconds(r.resume), "≤", 100)
+	if r.plan.long > 0 {
+		row(fmt.Sprintf("the same with %d outputs (%.0f ms): extra memory of the server", r.plan.long, milliseconds(r.long.took)),
+			" MB", float64(r.long.extra)/1e6, "≤", 8)
+	}
+	row("Report in a tight loop", " ns", r.report.NS, "≤", 200)
+	row("allocations of a Report", "", float64(r.report.Allocs), "≤", 0)
+	row(fmt.Sprintf("%d clients cut at once: all have the %d events they missed (server away for %.1f s)", r.plan.reconnect, missed, r.reconnect.away.Seconds()), " s", r.reconnect.took.Seconds(), "≤", 15)
+	row("peak memory of the server meanwhile, new events left out, ÷ before", "", r.reconnect.growth, "≤", 1.5)
+	return w.Flush()
+}
