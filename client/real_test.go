@@ -70,8 +70,8 @@ func serve(t testing.TB, l net.Listener, opts ...transport.Option) *service {
 }
 
 type counting struct {
-	N  int           `json:"n"`
-	MS time.Duration `json:"ms"`
+	N     int           `json:"n"`
+	Pause time.Duration `json:"ms"`
 }
 
 // count makes n outputs.
@@ -84,8 +84,8 @@ func (s *service) count(ctx context.Context, req *streamer.Request, p streamer.R
 			return nil, err
 		}
 		_ = p.Report(100*float64(i+1)/float64(in.N), "")
-		if in.MS > 0 {
-			time.Sleep(in.MS * time.Millisecond)
+		if in.Pause > 0 {
+			time.Sleep(in.Pause * time.Millisecond)
 		}
 	}
 	return &streamer.Result{Success: true, Data: map[string]int{"n": in.N}}, nil
@@ -132,7 +132,7 @@ func TestRealServiceEndToEnd(t *testing.T) {
 		require.Equal(t, "hello", echoed)
 
 		var percentages []float64
-		result, err := c.RequestWithProgress(t.Context(), "count", counting{N: 5, MS: 500}, func(p client.Progress) {
+		result, err := c.RequestWithProgress(t.Context(), "count", counting{N: 5, Pause: 500}, func(p client.Progress) {
 			percentages = append(percentages, p.Percentage)
 		})
 		require.NoError(t, err)
@@ -219,7 +219,7 @@ func TestRealServiceShowsTheExactSequenceWhereverTheConnectionIsCut(t *testing.T
 			}
 			return cutproxy.Plan{ToClient: at}
 		}, func(t *testing.T, s *service, c *client.Client) {
-			r, err := c.Submit(t.Context(), "count", counting{N: 4, MS: 50})
+			r, err := c.Submit(t.Context(), "count", counting{N: 4, Pause: 50})
 			require.NoError(t, err)
 			exact(t, r, 4)
 			require.EqualValues(t, 1, s.runs.Load())
@@ -246,7 +246,7 @@ func TestRealServiceOverTCPCutAfterEveryEvent(t *testing.T) {
 	t.Cleanup(func() { require.NoError(t, c.Close()) })
 
 	const n = 30
-	r, err := c.Submit(t.Context(), "count", counting{N: n, MS: 10})
+	r, err := c.Submit(t.Context(), "count", counting{N: n, Pause: 10})
 	require.NoError(t, err)
 	watched := make(chan struct{})
 	go func() {
@@ -269,7 +269,7 @@ func TestRealServiceShutdownMovesItsClients(t *testing.T) {
 		c, err := client.New("ws://127.0.0.1/ws", client.WithLogger(slog.New(slog.DiscardHandler)),
 			client.WithHTTPClient(&http.Client{Transport: &http.Transport{DialContext: n.dial}}))
 		require.NoError(t, err)
-		r, err := c.Submit(t.Context(), "count", counting{N: 4, MS: 500})
+		r, err := c.Submit(t.Context(), "count", counting{N: 4, Pause: 500})
 		require.NoError(t, err)
 		time.Sleep(100 * time.Millisecond) // it runs
 		down := make(chan struct{})
