@@ -82,10 +82,12 @@ func decodeError(err error) *Error {
 	var wrongType *json.UnmarshalTypeError
 	var syntax *json.SyntaxError
 	switch {
-	case errors.As(err, &wrongType) && wrongType.Field != "":
-		return fieldError(wrongType.Field, fmt.Sprintf("want %s, got %s", jsonType(wrongType.Type), wrongType.Value))
 	case errors.As(err, &wrongType):
-		return NewError(ErrCodeValidation, fmt.Sprintf("payload: want %s, got %s", jsonType(wrongType.Type), wrongType.Value))
+		problem := fmt.Sprintf("want %s, got %s", jsonType(wrongType.Type), clip(wrongType.Value, 64))
+		if wrongType.Field != "" {
+			return fieldError(wrongType.Field, problem)
+		}
+		return NewError(ErrCodeValidation, "payload: "+problem)
 	case errors.As(err, &syntax), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return NewError(ErrCodeValidation, "the payload is not valid JSON")
 	}

@@ -276,7 +276,7 @@ func (c *Client) backoff(v verdict) time.Duration {
 		bound = min(bound, c.cfg.backoffMin<<n)
 	}
 	c.failures++
-	return max(v.floor, 0) + rand.N(max(bound, v.spread))
+	return v.floor + rand.N(max(bound, v.spread))
 }
 
 // biggest returns the largest unanswered submit. It is called with the mutex held.

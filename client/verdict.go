@@ -35,7 +35,7 @@ type verdict struct {
 
 // byStatus applies the rule of HTTP, which close codes above 4000 follow too.
 func byStatus(status int, message string, err error, floor time.Duration) verdict {
-	v := verdict{err: err, floor: min(floor, maxFloor)}
+	v := verdict{err: err, floor: max(0, min(floor, maxFloor))}
 	code := streamer.ErrCodeServiceUnavailable
 	switch {
 	case status == http.StatusRequestTimeout, status == http.StatusTooEarly, status == http.StatusTooManyRequests, status >= 500:
@@ -91,10 +91,7 @@ func hint(reason string) time.Duration {
 	if i := strings.IndexFunc(digits, func(r rune) bool { return r < '0' || r > '9' }); i >= 0 {
 		digits = digits[:i]
 	}
-	ms, err := strconv.ParseInt(digits, 10, 32)
-	if err != nil {
-		return 0
-	}
+	ms, _ := strconv.ParseInt(digits, 10, 32) // 0 without digits, the largest with too many
 	return time.Duration(ms) * time.Millisecond
 }
 
@@ -151,7 +148,7 @@ func dialError(resp *http.Response, err error, now time.Time) error {
 	}
 	e := &handshakeError{status: resp.StatusCode}
 	if text := resp.Header.Get("Retry-After"); text != "" {
-		if seconds, err := strconv.ParseInt(text, 10, 32); err == nil {
+		if seconds, err := strconv.ParseInt(text, 10, 32); err == nil || errors.Is(err, strconv.ErrRange) {
 			e.retryAfter = time.Duration(seconds) * time.Second
 		} else if t, err := http.ParseTime(text); err == nil {
 			e.retryAfter = t.Sub(now)
@@ -166,7 +163,8 @@ func dialError(resp *http.Response, err error, now time.Time) error {
 	}
 	if body, err := io.ReadAll(resp.Body); err == nil && json.Unmarshal(body, &problem) == nil {
 		e.detail = problem.Detail
-		e.retryAfter = max(e.retryAfter, time.Duration(problem.RetryAfterMS)*time.Millisecond)
+		ms := min(problem.RetryAfterMS, maxFloor.Milliseconds()) // a time.Duration holds fewer than an int64
+		e.retryAfter = max(e.retryAfter, time.Duration(ms)*time.Millisecond)
 	}
 	return e
 }

@@ -19,7 +19,7 @@ var (
 // to a server that only its user can reach. Requests without an Origin don't come from a page.
 func (c *Config) checkOrigin(r *http.Request) *streamer.Error {
 	host := strings.ToLower(r.Host)
-	if c.Hosts != nil && !slices.ContainsFunc(c.Hosts, func(h string) bool { return strings.ToLower(h) == host }) {
+	if c.Hosts != nil && (!ascii(r.Host) || !slices.ContainsFunc(c.Hosts, func(h string) bool { return strings.ToLower(h) == host })) {
 		return errHost
 	}
 	sent := r.Header.Values("Origin")
@@ -70,7 +70,7 @@ func canonicalOrigin(s string) (string, bool) {
 
 // validHost reports whether s is host[:port] and nothing more.
 func validHost(s string) bool {
-	u, err := url.Parse("//" + s)
+	u, err := url.Parse("http://" + s) // whose hosts have one port
 	return err == nil && u.Host == s && u.Hostname() != "" && !strings.HasSuffix(s, ":") && !strings.ContainsAny(s, "*,")
 }
 

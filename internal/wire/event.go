@@ -5,7 +5,10 @@ import "github.com/pay-theory/streamer/v2/progress"
 // EncodeEvent returns the message that shows event e of the request with that id. It is made
 // for [progress.Event.Encoded]. e.Data and e.Error.Details must be valid JSON; they need not
 // be valid UTF-8.
-func EncodeEvent(id string, e *progress.Event) []byte {
+func EncodeEvent(id string, e *progress.Event) []byte { return AppendEvent(nil, id, e) }
+
+// AppendEvent appends what EncodeEvent returns to dst.
+func AppendEvent(dst []byte, id string, e *progress.Event) []byte {
 	m := Outbound{RequestID: id, Seq: e.Seq}
 	// Enough for the longest numbers, so that nothing is allocated twice unless a text has escapes.
 	size := 144 + len(id) + len(e.Data) + len(e.Reason)
@@ -46,7 +49,10 @@ func EncodeEvent(id string, e *progress.Event) []byte {
 	if m.Error != nil {
 		size += 80 + len(m.Error.Code) + len(m.Error.Message) + len(m.Error.Details)
 	}
-	return m.Append(make([]byte, 0, size))
+	if dst == nil {
+		dst = make([]byte, 0, size)
+	}
+	return m.Append(dst)
 }
 
 // EncodeProgress returns the message that shows progress p of the request with that id. It is

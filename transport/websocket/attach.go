@@ -225,7 +225,7 @@ func (c *conn) show(b *batch, a *attachment) {
 		case e.Kind == progress.Canceling:
 			c.showReply(b, a, e)
 		case b.hello && page.State.Last-e.Seq > recent:
-			c.add(b, wire.EncodeEvent(a.id, e)) // not kept: hardly another viewer is as far behind
+			c.add(b, b.encode(a.id, e)) // not kept: hardly another viewer is as far behind
 		case b.hello:
 			c.add(b, encode(a.id, e))
 		}

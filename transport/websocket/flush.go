@@ -7,6 +7,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/pay-theory/streamer/v2/internal/wire"
+	"github.com/pay-theory/streamer/v2/progress"
 )
 
 const (
@@ -54,6 +55,7 @@ func (c *conn) wake() {
 type batch struct {
 	replies  [][]byte
 	messages [][]byte // for the next write
+	scratch  []byte   // behind those of messages that are encoded for this write alone
 	bytes    int      // of messages
 	joined   bool     // several of them in a frame
 	hello    bool     // the client has said hello
@@ -64,6 +66,17 @@ func (b *batch) full() bool { return len(b.messages) >= batchMessages || b.bytes
 func (b *batch) reset() {
 	clear(b.messages)
 	b.messages, b.bytes = b.messages[:0], 0
+}
+
+// encode returns the message of e in memory that is used again when no message waits for a
+// write any more.
+func (b *batch) encode(id string, e *progress.Event) []byte {
+	if len(b.messages) == 0 {
+		b.scratch = b.scratch[:0]
+	}
+	from := len(b.scratch)
+	b.scratch = wire.AppendEvent(b.scratch, id, e)
+	return b.scratch[from:len(b.scratch):len(b.scratch)]
 }
 
 // flush writes until there is nothing to write: replies first, then pages of the attachments
@@ -82,6 +95,9 @@ func (c *conn) flush() {
 			return
 		}
 		b.reset()
+		if cap(b.scratch) > 4*batchBytes {
+			b.scratch = nil
+		}
 		c.h.batches.Put(b)
 	}()
 	written := 0     // bytes of replies
