@@ -6,11 +6,13 @@ import (
 	"testing"
 
 	"github.com/pay-theory/streamer/v2"
+	"github.com/pay-theory/streamer/v2/progress/memlog"
 )
 
-// run runs f as the handler of one request.
+// inHandler runs f as the handler of one request.
 func inHandler(b *testing.B, f func(ctx context.Context, p streamer.Reporter)) {
-	m := streamer.NewRouter(streamer.WithLogger(quiet()), streamer.WithLimits(streamer.Limits{Outputs: 1 << 30, OutputBytes: 1 << 30}))
+	m := streamer.NewRouter(streamer.WithLogger(quiet()), streamer.WithLog(memlog.New(memlog.WithMaxBytes(4<<30))),
+		streamer.WithLimits(streamer.Limits{Outputs: 1 << 30, OutputBytes: 1 << 30}))
 	m.Handle("x", streamer.HandlerFunc(func(ctx context.Context, _ *streamer.Request, p streamer.Reporter) (*streamer.Result, error) {
 		f(ctx, p)
 		return ok(1)

@@ -79,8 +79,8 @@ func NewConfig(opts ...Option) *Config {
 		}
 	}
 	for _, h := range c.Hosts {
-		if !validHost(h) {
-			panic(fmt.Sprintf("transport: WithHosts(%q): not of the form host[:port]", h))
+		if !validHost(h) || !ascii(h) {
+			panic(fmt.Sprintf("transport: WithHosts(%q): not of the form host[:port] in ASCII (Punycode)", h))
 		}
 	}
 	return c

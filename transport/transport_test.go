@@ -107,6 +107,7 @@ func TestInvalidOptionsPanic(t *testing.T) {
 		"origin pattern":    WithOrigins("https://*.example.com"),
 		"null":              WithOrigins("null"),
 		"host":              WithHosts("https://example.com"),
+		"host beyond ASCII": WithHosts("bücher.example"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			require.Panics(t, func() { NewConfig(o) })
