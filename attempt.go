@@ -50,6 +50,7 @@ func (m *Mux) work(ctx context.Context, d queue.Delivery, release func()) {
 func (a *attempt) look(ctx context.Context) bool {
 	page, err := a.read(ctx)
 	st := &page.State
+	early := a.early(st)
 	switch {
 	case errors.Is(err, progress.ErrNotFound):
 		a.drop(ctx, "the request is gone")
@@ -69,10 +70,10 @@ func (a *attempt) look(ctx context.Context) bool {
 		a.retry(ctx, unknownDelay)
 	case len(page.Events) == 0 || page.Events[0].Request == nil:
 		return a.finish(ctx, st, a.failed(a.internal("read a request", errors.New("its log has lost the request"), "request_id", a.key.ID)))
-	case a.early(st) > 0:
+	case early > 0:
 		// Its worker holds the lease still, so this is a second delivery by a queue that can't
 		// help it. Clocks that differ only make this a little earlier or later.
-		a.retry(ctx, a.early(st))
+		a.retry(ctx, early)
 	case st.Used >= a.route.settings.attempts:
 		return a.finish(ctx, st, a.failed(exhausted(st)))
 	default:

@@ -139,7 +139,7 @@ func WithBackoff(f func(attempt int) time.Duration) SharedOption {
 }
 
 // WithTimeout limits one attempt; after it the request ends with TIMEOUT. 0, the default: no
-// limit.
+// limit for queued work, 30 s for short work.
 func WithTimeout(d time.Duration) SharedOption {
 	return sharedOption(func(s *settings) { s.timeout = d })
 }

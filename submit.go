@@ -20,18 +20,14 @@ import (
 	"github.com/pay-theory/streamer/v2/queue"
 )
 
-const (
-	// storeTimeout bounds what a submit, attach or cancel waits for log and queue.
-	storeTimeout = 2 * time.Second
-
-	maxMetadata      = 64
-	maxMetadataBytes = 16 << 10
-)
+// storeTimeout bounds what a submit, attach or cancel waits for log and queue.
+const storeTimeout = 2 * time.Second
 
 // Submit accepts req, or attaches to the request that has its id already. It returns when
 // the request is stored and queued, or, for short work, has ended. ctx bounds only the wait;
 // what was accepted goes on. The error is an *Error: VALIDATION_ERROR, INVALID_ACTION,
-// FORBIDDEN, CONFLICT, PAYLOAD_TOO_LARGE, SERVICE_UNAVAILABLE, or, from Validate, any code.
+// FORBIDDEN, CONFLICT, PAYLOAD_TOO_LARGE, SERVICE_UNAVAILABLE, INTERNAL_ERROR, or, from
+// Validate, any code.
 // An error of short work is no error of Submit: it is the Receipt's End.
 func (m *Mux) Submit(ctx context.Context, who Identity, req *Request) (*Receipt, error) {
 	receipt, err := m.submit(ctx, who, req)
@@ -100,8 +96,8 @@ func (m *Mux) admit(who Identity, req *Request) (*Request, error) {
 		return nil, NewError(ErrCodeValidation, "the payload is not valid JSON")
 	case c.Timeout < 0:
 		return nil, NewError(ErrCodeValidation, "the timeout must not be negative")
-	case len(c.Metadata) > maxMetadata:
-		return nil, NewError(ErrCodeValidation, fmt.Sprintf("the metadata has %d entries, at most %d are taken", len(c.Metadata), maxMetadata))
+	case len(c.Metadata) > wire.MaxMetadata:
+		return nil, NewError(ErrCodeValidation, fmt.Sprintf("the metadata has %d entries, at most %d are taken", len(c.Metadata), wire.MaxMetadata))
 	}
 	c.CreatedAt = time.Now()
 	c.Metadata = maps.Clone(req.Metadata)
@@ -115,8 +111,8 @@ func (m *Mux) admit(who Identity, req *Request) (*Request, error) {
 			return nil, NewError(ErrCodeValidation, fmt.Sprintf("metadata %q: names that start with \"streamer.\" are reserved", clip(k, 64)))
 		}
 	}
-	if size > maxMetadataBytes {
-		return nil, NewError(ErrCodeValidation, fmt.Sprintf("the metadata has %d bytes, at most %d are taken", size, maxMetadataBytes))
+	if size > wire.MaxMetadataBytes {
+		return nil, NewError(ErrCodeValidation, fmt.Sprintf("the metadata has %d bytes, at most %d are taken", size, wire.MaxMetadataBytes))
 	}
 	for _, own := range [2]struct{ name, value string }{{"user_id", who.User}, {"tenant_id", who.Tenant}} {
 		if claimed, ok := c.Metadata[own.name]; ok && claimed != own.value {
@@ -251,8 +247,6 @@ func (s *submission) receipt(st progress.State) *Receipt {
 // Attach returns a viewer of a request. It returns NOT_FOUND, as an *Error, for a request
 // that is unknown, expired or of another scope alike, and SERVICE_UNAVAILABLE.
 func (m *Mux) Attach(ctx context.Context, who Identity, id string) (*Viewer, error) {
-	ctx, cancel := m.logContext(ctx, storeTimeout)
-	defer cancel()
 	v := &Viewer{mux: m, key: m.key(who, id)}
 	page, err := v.Read(ctx, 0, 1)
 	if err != nil {

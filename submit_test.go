@@ -139,16 +139,16 @@ func TestMetadataRules(t *testing.T) {
 		"another tenant":         {alice, map[string]string{"tenant_id": "evil"}, "contradicts the identity"},
 		"a user for nobody":      {nobody, map[string]string{"user_id": "alice"}, "contradicts the identity"},
 		"a tenant for nobody":    {nobody, map[string]string{"tenant_id": "acme"}, "contradicts the identity"},
-		"too many entries":       {alice, entries(65), "65 entries, at most 64"},
-		"too many bytes":         {alice, map[string]string{"k": strings.Repeat("v", 16<<10)}, "16385 bytes, at most 16384"},
-		"too many bytes of name": {alice, map[string]string{strings.Repeat("k", 16<<10+1): ""}, "16385 bytes, at most 16384"},
+		"too many entries":       {alice, entries(33), "33 entries, at most 32"},
+		"too many bytes":         {alice, map[string]string{"k": strings.Repeat("v", 8<<10)}, "8193 bytes, at most 8192"},
+		"too many bytes of name": {alice, map[string]string{strings.Repeat("k", 8<<10+1): ""}, "8193 bytes, at most 8192"},
 	} {
 		err := s.refused(c.who, &streamer.Request{Action: "x", Metadata: c.metadata})
 		require.Equal(t, streamer.ErrCodeValidation, err.Code, name)
 		require.Contains(t, err.Message, c.says, name)
 	}
 	for name, metadata := range map[string]map[string]string{
-		"none": nil, "64 entries": entries(64), "16 KiB": {"k": strings.Repeat("v", 16<<10-1)}, "much like reserved": {"streamer": "1", "Streamer.x": "1"},
+		"none": nil, "32 entries": entries(32), "8 KiB": {"k": strings.Repeat("v", 8<<10-1)}, "much like reserved": {"streamer": "1", "Streamer.x": "1"},
 		"the own identity": {"user_id": "alice", "tenant_id": "acme"},
 	} {
 		_, err := s.Submit(t.Context(), alice, &streamer.Request{Action: "x", Metadata: metadata})

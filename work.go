@@ -160,7 +160,10 @@ func (m *Mux) sweep(ctx context.Context) {
 				Scope: p.Key.Scope, ID: p.Key.ID, Action: p.State.Action, Group: p.State.Group, Nonce: m.ids.next(),
 				SeenLast: p.State.Last, SeenBeat: p.Beat,
 			}
-			if err := m.cfg.queue.Enqueue(ctx, t); err != nil {
+			bounded, cancel := m.queueContext(ctx, storeTimeout)
+			err := m.cfg.queue.Enqueue(bounded, t)
+			cancel()
+			if err != nil {
 				m.log.Warn("sweep can't enqueue", "request_id", p.Key.ID, "action", p.State.Action, "error", err)
 				break
 			}

@@ -11,22 +11,26 @@ import (
 )
 
 // Bounds of what clients send, beside that of the whole message, which is the transport's.
+// Bounds of a request's metadata, in the protocol and wherever else requests come from.
 const (
-	maxDepth         = 64   // objects and arrays in each other, the message itself included
-	maxMembers       = 64   // of a message, known and unknown
-	maxName          = 128  // bytes of a member's name
-	maxRef           = 64   // bytes
-	maxAction        = 128  // bytes
-	maxEpoch         = 128  // bytes
-	maxReason        = 1024 // bytes; what is longer is cut
-	maxClient        = 256  // bytes
-	maxCaps          = 32
-	maxCap           = 64 // bytes
-	maxResume        = 1024
-	maxMetadata      = 32
-	maxMetadataBytes = 8 << 10
-	maxSeq           = 1<<53 - 1                               // what every JSON reader keeps exact
-	maxMS            = math.MaxInt64 / int64(time.Millisecond) // what fits a time.Duration
+	MaxMetadata      = 32      // entries
+	MaxMetadataBytes = 8 << 10 // of names and values
+)
+
+const (
+	maxDepth   = 64   // objects and arrays in each other, the message itself included
+	maxMembers = 64   // of a message, known and unknown
+	maxName    = 128  // bytes of a member's name
+	maxRef     = 64   // bytes
+	maxAction  = 128  // bytes
+	maxEpoch   = 128  // bytes
+	maxReason  = 1024 // bytes; what is longer is cut
+	maxClient  = 256  // bytes
+	maxCaps    = 32
+	maxCap     = 64 // bytes
+	maxResume  = 1024
+	maxSeq     = 1<<53 - 1                               // what every JSON reader keeps exact
+	maxMS      = math.MaxInt64 / int64(time.Millisecond) // what fits a time.Duration
 )
 
 // Inbound is a message from client to server. Which fields it has depends on Type.
@@ -226,8 +230,8 @@ func (s *scanner) metadata() map[string]string {
 			continue
 		}
 		value := s.text("metadata", 0)
-		if size += len(name) + len(value); size > maxMetadataBytes || len(seen) > maxMetadata {
-			s.refuse("metadata", fmt.Sprintf("at most %d entries of %d bytes in all", maxMetadata, maxMetadataBytes))
+		if size += len(name) + len(value); size > MaxMetadataBytes || len(seen) > MaxMetadata {
+			s.refuse("metadata", fmt.Sprintf("at most %d entries of %d bytes in all", MaxMetadata, MaxMetadataBytes))
 			continue
 		}
 		m[string(name)] = value
