@@ -349,11 +349,10 @@ func TestAnExpiredRequestIsNotFoundLikeAnUnknownOrForeignOne(t *testing.T) {
 	p := s.hello("Authorization", "Bearer bob")
 	p.send(`{"type":"request","id":"expired","action":"brief"}`)
 	p.expect("response", "expired")
-	require.Eventually(t, func() bool {
-		// Not over the connection: who attaches just before it expires is told so as well.
+	require.Eventually(t, func() bool { // not over the connection: whoever attached is told of the loss as well
 		_, err := s.mux.Attach(t.Context(), streamer.Identity{User: "bob"}, "expired")
 		return err != nil
-	}, 5*time.Second, time.Millisecond, "it did not expire")
+	}, 5*time.Second, time.Millisecond)
 	var answers []string
 	for _, id := range []string{"expired", "unknown", "bystander"} {
 		for _, message := range []string{
