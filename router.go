@@ -183,13 +183,7 @@ func (m *Mux) Ready(ctx context.Context) error {
 		return ErrShutdown
 	default:
 	}
-	ctx, cancel := m.logContext(ctx, storeTimeout)
-	defer cancel()
-	id := m.ids.next()
-	e := &progress.Event{Seq: 1, Kind: progress.Completed, Record: id, Time: time.Now(), Short: true}
-	rec := &progress.Record{ID: id, Events: []*progress.Event{e}, Retention: time.Second}
-	rec.State = progress.State{Epoch: id, Action: "streamer.probe", Created: e.Time}.Apply(e)
-	if err := m.cfg.log.Append(ctx, progress.Key{Scope: "streamer.probe", ID: id}, "", rec); err != nil {
+	if err := m.note(ctx, progress.Key{Scope: "streamer.probe", ID: m.ids.next()}, nil, time.Second); err != nil {
 		return fmt.Errorf("streamer: the log store takes no writes: %w", err)
 	}
 	return nil

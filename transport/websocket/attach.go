@@ -7,6 +7,7 @@ import (
 	"github.com/pay-theory/streamer/v2/internal/wire"
 	"github.com/pay-theory/streamer/v2/progress"
 	"github.com/pay-theory/streamer/v2/transport"
+	"github.com/pay-theory/streamer/v2/transport/internal/view"
 )
 
 const (
@@ -30,12 +31,7 @@ type attachment struct {
 	viewer *streamer.Viewer
 	stop   func() // of the log's watch
 
-	// Of follow, then of flush.
-	epoch   string
-	cursor  uint64 // seq of the last event shown
-	attempt int    // newest attempt of which an event was shown
-	shown   int    // attempt and
-	rev     uint64 // number of the last progress shown
+	cursor view.Cursor // of follow, then of flush
 
 	// Under conn.mu.
 	live   bool // among conn.attached
@@ -112,16 +108,16 @@ func (c *conn) attach(cursor wire.Cursor, ref string) {
 		return
 	}
 	page := viewer.Page()
-	a := &attachment{viewer: viewer, id: cursor.ID, epoch: page.State.Epoch, cursor: cursor.After}
+	a := &attachment{viewer: viewer, id: cursor.ID, cursor: view.Cursor{Epoch: page.State.Epoch, After: cursor.After}}
 	reply := &wire.Outbound{
-		Type: wire.TypeAttached, RequestID: cursor.ID, Ref: ref, Epoch: a.epoch, Action: page.State.Action,
+		Type: wire.TypeAttached, RequestID: cursor.ID, Ref: ref, Epoch: page.State.Epoch, Action: page.State.Action,
 		Status: page.State.Phase.Status(), Attempt: page.State.Attempt,
 		Oldest: page.Oldest, Last: page.State.Last, After: cursor.After,
 	}
 	if reason, gap := page.Gap(cursor.Epoch, cursor.After); gap {
 		c.h.stats.gaps.Add(1)
 		reply.Type, reply.Reason = wire.TypeGap, reason
-		a.cursor = page.Oldest - 1
+		a.cursor.After = page.Oldest - 1
 	}
 	c.follow(a, reply, ref)
 }
@@ -200,54 +196,54 @@ func (c *conn) drop(a *attachment) {
 
 // show adds the next page of a request to the batch: events, and progress when it is news.
 func (c *conn) show(b *batch, a *attachment) {
-	page, err := a.viewer.Read(c.h.ctx, a.cursor, pageSize)
+	page, err := a.viewer.Read(c.h.ctx, a.cursor.After, pageSize)
 	if err != nil {
 		c.lost(b, a, err)
 		return
 	}
-	if reason, gap := page.Gap(a.epoch, a.cursor); gap {
-		c.h.stats.gaps.Add(1)
-		if b.hello {
-			c.add(b, (&wire.Outbound{
-				Type: wire.TypeGap, RequestID: a.id, Epoch: page.State.Epoch, After: a.cursor, Oldest: page.Oldest,
-				Last: page.State.Last, Reason: reason, Status: page.State.Phase.Status(), Attempt: page.State.Attempt,
-			}).Append(nil))
-		}
-		a.epoch, a.cursor, a.attempt, a.shown, a.rev = page.State.Epoch, page.Oldest-1, 0, 0, 0
+	b.conn, b.of = c, a
+	switch a.cursor.Show(&page, b) {
+	case view.More:
 		c.mark(a)
-		return
-	}
-	for _, e := range page.Events {
-		switch {
-		case e.Kind.Ends():
-			c.showProgress(b, a, page.Progress)
-			c.showReply(b, a, e)
-		case e.Kind == progress.Canceling:
-			c.showReply(b, a, e)
-		case b.hello && page.State.Last-e.Seq > recent:
-			c.add(b, b.encode(a.id, e)) // not kept: hardly another viewer is as far behind
-		case b.hello:
-			c.add(b, encode(a.id, e))
-		}
-		a.cursor = e.Seq
-		a.attempt = max(a.attempt, e.Attempt)
-	}
-	switch {
-	case a.cursor < page.State.Last:
-		if p := page.Progress; p != nil && p.Attempt == a.attempt {
-			c.showProgress(b, a, p)
-		}
-		c.mark(a)
-	case page.State.Ended():
+	case view.None:
 		c.drop(a)
-	default:
-		c.showProgress(b, a, page.Progress)
 	}
+	b.conn, b.of = nil, nil
 	if a.stalls > 0 {
 		c.mu.Lock()
 		a.stalls = 0
 		c.mu.Unlock()
 	}
+}
+
+// Gap implements [view.Sink].
+func (b *batch) Gap(page *progress.Page, after uint64, reason string) {
+	c, a := b.conn, b.of
+	c.h.stats.gaps.Add(1)
+	if b.hello {
+		c.add(b, (&wire.Outbound{
+			Type: wire.TypeGap, RequestID: a.id, Epoch: page.State.Epoch, After: after, Oldest: page.Oldest,
+			Last: page.State.Last, Reason: reason, Status: page.State.Phase.Status(), Attempt: page.State.Attempt,
+		}).Append(nil))
+	}
+}
+
+// Event implements [view.Sink].
+func (b *batch) Event(page *progress.Page, e *progress.Event) {
+	c, a := b.conn, b.of
+	switch {
+	case e.Kind.Ends(), e.Kind == progress.Canceling:
+		c.showReply(b, a, e)
+	case b.hello && page.State.Last-e.Seq > recent:
+		c.add(b, b.encode(a.id, e)) // not kept: hardly another viewer is as far behind
+	case b.hello:
+		c.add(b, encode(a.id, e))
+	}
+}
+
+// Progress implements [view.Sink].
+func (b *batch) Progress(p *progress.Progress) {
+	b.conn.add(b, p.Encoded(b.of.id, wire.EncodeProgress))
 }
 
 // showReply shows an event that answers those who asked for a cancel, each with its ref.
@@ -265,15 +261,6 @@ func (c *conn) showReply(b *batch, a *attachment, e *progress.Event) {
 	for _, ref := range refs {
 		c.add(b, withRef(encode(a.id, e), ref))
 	}
-}
-
-// showProgress shows p when it is newer than what was shown.
-func (c *conn) showProgress(b *batch, a *attachment, p *progress.Progress) {
-	if p == nil || p.Rev == 0 || p.Attempt < a.shown || p.Attempt == a.shown && p.Rev <= a.rev {
-		return
-	}
-	a.shown, a.rev = p.Attempt, p.Rev
-	c.add(b, p.Encoded(a.id, wire.EncodeProgress))
 }
 
 // lost handles a log that could not be read. One that is gone is told to the client; what a

@@ -1,12 +1,12 @@
 package websocket
 
 import (
-	"math"
 	"slices"
 
 	"github.com/pay-theory/streamer/v2"
 	"github.com/pay-theory/streamer/v2/internal/wire"
 	"github.com/pay-theory/streamer/v2/progress"
+	"github.com/pay-theory/streamer/v2/transport/internal/view"
 )
 
 // cancel serves a cancel. The event that records it is the answer, or the request's end: for
@@ -74,7 +74,7 @@ func (c *conn) confirm(who streamer.Identity, st progress.State, m *wire.Inbound
 	}
 	if st.Ended() {
 		// It may be large, so it is not queued but read when it can be sent.
-		c.follow(&attachment{id: m.ID, viewer: viewer, epoch: st.Epoch, cursor: st.Last - 1, shown: math.MaxInt}, nil, m.Ref)
+		c.follow(&attachment{id: m.ID, viewer: viewer, cursor: view.Cursor{Epoch: st.Epoch, After: st.Last - 1, Silent: true}}, nil, m.Ref)
 		return
 	}
 	page, err := viewer.Read(c.h.ctx, st.Last-min(st.Last, pageSize), pageSize)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/pay-theory/streamer/v2"
 	"github.com/pay-theory/streamer/v2/internal/wire"
+	"github.com/pay-theory/streamer/v2/transport/internal/door"
 	"github.com/pay-theory/streamer/v2/transport/internal/limit"
 )
 
@@ -35,11 +36,9 @@ type conn struct {
 	h    *Handler
 	ws   *websocket.Conn
 	link link
-	addr string
 
-	place    int  // in Handler.conns, under Handler.mu
-	stranger bool // counted as one, under Handler.mu
-	counted  bool // among its owner's connections; set before another goroutine can see it, or by read
+	place int        // in Handler.conns, under Handler.mu
+	visit door.Visit // of read, once that runs
 
 	// Of read alone.
 	bucket  limit.Bucket

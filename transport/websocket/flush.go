@@ -59,6 +59,9 @@ type batch struct {
 	bytes    int      // of messages
 	joined   bool     // several of them in a frame
 	hello    bool     // the client has said hello
+
+	conn *conn       // whose log
+	of   *attachment // is shown
 }
 
 func (b *batch) full() bool { return len(b.messages) >= batchMessages || b.bytes >= batchBytes }

@@ -12,7 +12,7 @@ import (
 
 	"github.com/pay-theory/streamer/v2"
 	"github.com/pay-theory/streamer/v2/transport"
-	"github.com/pay-theory/streamer/v2/transport/internal/limit"
+	"github.com/pay-theory/streamer/v2/transport/internal/door"
 )
 
 // subprotocol is what clients offer that speak the protocol in full.
@@ -29,12 +29,10 @@ type Handler struct {
 	cancel  context.CancelFunc
 	endless context.Context // of reads and writes, which end with their connection
 
-	buffers   sync.Pool // *[]byte, for what is read and written
-	batches   sync.Pool // *batch
-	addresses limit.Gate[string]
-	strangers limit.Gate[string] // addresses of connections whose client is not known
-	owners    limit.Gate[owner]
-	stats     counters
+	buffers sync.Pool // *[]byte, for what is read and written
+	batches sync.Pool // *batch
+	door    *door.Door
+	stats   counters
 
 	active  atomic.Int64  // upgrades and goroutines
 	closing atomic.Bool   // set under mu
@@ -45,13 +43,8 @@ type Handler struct {
 
 	mu      sync.Mutex
 	conns   []*conn
-	entered int // connections, those being upgraded too
-	unknown int // strangers in all
 	beating bool
 }
-
-// owner is whom a connection counts for.
-type owner struct{ tenant, user string }
 
 // NewHandler returns a handler that serves router. It panics on invalid options.
 func NewHandler(router transport.Router, opts ...transport.Option) *Handler {
@@ -61,6 +54,7 @@ func NewHandler(router transport.Router, opts ...transport.Option) *Handler {
 	h := &Handler{router: router, cfg: transport.NewConfig(opts...), start: time.Now(),
 		idle: make(chan struct{}), emptied: make(chan struct{}, 1)}
 	h.log = h.cfg.Logger
+	h.door = door.New(&h.cfg.Limits)
 	// Connections outlive the request that opened them, and what they ask of the router outlives
 	// them, so neither can descend from a request's context: this is the root, Shutdown its end.
 	h.ctx, h.cancel = context.WithCancel(context.Background())
@@ -71,10 +65,8 @@ func NewHandler(router transport.Router, opts ...transport.Option) *Handler {
 }
 
 var (
-	errRestarting  = streamer.NewError(streamer.ErrCodeServiceUnavailable, "server is restarting")
-	errCrowded     = streamer.NewError(streamer.ErrCodeServiceUnavailable, "too many connections").WithRetry(5 * time.Second)
-	errConnections = streamer.NewError(streamer.ErrCodeRateLimited, "too many connections of this client").WithRetry(5 * time.Second)
-	errUpgrade     = streamer.NewError(streamer.ErrCodeInternalError, "the server's middleware does not let connections be upgraded")
+	errRestarting = streamer.NewError(streamer.ErrCodeServiceUnavailable, "server is restarting")
+	errUpgrade    = streamer.NewError(streamer.ErrCodeInternalError, "the server's middleware does not let connections be upgraded")
 )
 
 // ServeHTTP upgrades the request and returns: the connection is served in the background.
@@ -90,14 +82,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // accept serves the connection of r, or returns why not.
 func (h *Handler) accept(w http.ResponseWriter, r *http.Request) *streamer.Error {
-	c := &conn{h: h, addr: transport.Address(r)}
-	if err := h.enter(c); err != nil {
+	c := &conn{h: h}
+	if err := h.enter(c, r); err != nil {
 		return err
 	}
 	served := false
 	defer func() {
 		if !served {
-			h.exit(c)
+			c.visit.Leave()
 		}
 	}()
 	who, known, err := h.cfg.Admit(r)
@@ -110,11 +102,11 @@ func (h *Handler) accept(w http.ResponseWriter, r *http.Request) *streamer.Error
 	}
 	most := h.cfg.Limits.MessageBytes
 	if known {
-		err = h.admit(c, who)
+		err = c.admit(who)
 	} else {
 		most = min(most, strangerBytes)
 		c.request = r.WithContext(h.ctx)
-		err = h.tolerate(c)
+		err = c.visit.Tolerate()
 	}
 	if err != nil {
 		return err
@@ -139,77 +131,26 @@ func (h *Handler) accept(w http.ResponseWriter, r *http.Request) *streamer.Error
 }
 
 // enter counts a connection before anything else is known of it.
-func (h *Handler) enter(c *conn) *streamer.Error {
+func (h *Handler) enter(c *conn, r *http.Request) (err *streamer.Error) {
 	select {
 	case <-h.router.Draining():
 		return errRestarting.WithRetry(time.Second)
 	default:
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	switch {
-	case h.closing.Load():
+	if h.closing.Load() {
 		return errRestarting.WithRetry(time.Second)
-	case h.entered >= h.cfg.Limits.Connections:
-		return errCrowded
-	case !h.addresses.Enter(c.addr, h.cfg.Limits.ConnectionsPerAddress):
-		return errConnections
 	}
-	h.entered++
-	return nil
-}
-
-// tolerate counts a connection whose client is not known yet.
-func (h *Handler) tolerate(c *conn) *streamer.Error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	switch {
-	case h.unknown >= h.cfg.Limits.Unauthenticated:
-		return errCrowded
-	case !h.strangers.Enter(c.addr, h.cfg.Limits.UnauthenticatedPerAddress):
-		return errConnections
-	}
-	h.unknown++
-	c.stranger = true
-	return nil
+	c.visit, err = h.door.Enter(transport.Address(r))
+	return err
 }
 
 // admit counts a connection for its identity.
-func (h *Handler) admit(c *conn, who streamer.Identity) *streamer.Error {
-	o := owner{who.Tenant, who.User}
-	if o != (owner{}) {
-		if !h.owners.Enter(o, h.cfg.Limits.ConnectionsPerIdentity) {
-			return errConnections
-		}
-		c.counted = true
+func (c *conn) admit(who streamer.Identity) *streamer.Error {
+	if err := c.visit.Admit(who); err != nil {
+		return err
 	}
 	c.become(who)
-	h.recognize(c)
 	return nil
-}
-
-// recognize takes back tolerate.
-func (h *Handler) recognize(c *conn) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if c.stranger {
-		c.stranger = false
-		h.unknown--
-		h.strangers.Leave(c.addr)
-	}
-}
-
-// exit takes back enter, tolerate and admit.
-func (h *Handler) exit(c *conn) {
-	h.recognize(c)
-	if c.counted {
-		who := c.identity()
-		h.owners.Leave(owner{who.Tenant, who.User})
-	}
-	h.addresses.Leave(c.addr)
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.entered--
 }
 
 // serve starts serving an upgraded connection.
@@ -247,7 +188,7 @@ func (h *Handler) forget(c *conn) {
 		default:
 		}
 	}
-	h.exit(c)
+	c.visit.Leave()
 }
 
 // leave ends what was counted in active.

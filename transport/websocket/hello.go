@@ -58,7 +58,7 @@ func (c *conn) identify(token string) bool {
 	case known:
 		c.become(claimed)
 	default:
-		err = c.h.admit(c, claimed)
+		err = c.admit(claimed)
 	}
 	if err != nil {
 		c.refuse(err)

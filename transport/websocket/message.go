@@ -9,6 +9,7 @@ import (
 	"github.com/pay-theory/streamer/v2/internal/wire"
 	"github.com/pay-theory/streamer/v2/progress"
 	"github.com/pay-theory/streamer/v2/transport"
+	"github.com/pay-theory/streamer/v2/transport/internal/view"
 )
 
 // receive serves one message. It returns false when the connection is closing, so that what
@@ -224,12 +225,12 @@ func (c *conn) submit(m *wire.Inbound) {
 	if receipt.End != nil && c.end(receipt, m.Ref) {
 		return
 	}
-	a := &attachment{viewer: receipt.Viewer, id: receipt.ID, epoch: receipt.State.Epoch}
+	a := &attachment{viewer: receipt.Viewer, id: receipt.ID, cursor: view.Cursor{Epoch: receipt.State.Epoch}}
 	if receipt.End != nil {
 		c.follow(a, nil, m.Ref)
 		return
 	}
-	a.cursor = 1 // what the acknowledgment covers
+	a.cursor.After = 1 // what the acknowledgment covers
 	message := "Request queued for async processing"
 	if receipt.Duplicate {
 		message = "Request exists already"

@@ -40,6 +40,6 @@ func (h *Handler) Stats() Stats {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	st.Connections, st.Unauthenticated = len(h.conns), h.unknown
+	st.Connections, st.Unauthenticated = len(h.conns), h.door.Strangers()
 	return st
 }
