@@ -16,33 +16,98 @@ const tokenProtocol = "streamer.token."
 
 var (
 	errUnauthorized = streamer.NewError(streamer.ErrCodeUnauthorized, "invalid token")
+	errUnknown      = streamer.NewError(streamer.ErrCodeUnauthorized, "a token is missing: send it in the header Authorization: Bearer …")
 	errExpired      = streamer.NewError(streamer.ErrCodeUnauthorized, "token expired")
 	errNoOrigin     = streamer.NewError(streamer.ErrCodeForbidden, "credentials other than a token need an Origin header")
+	errForeign      = streamer.NewError(streamer.ErrCodeForbidden, "credentials other than a token may not come from a page of another site")
 )
 
 // Admit decides on a request that opens a connection: whether its host and origin are
 // allowed, and whose it is. It returns false when the client has not said who it is, which
 // it may still do with [Config.Identify].
-func (c *Config) Admit(r *http.Request) (who streamer.Identity, known bool, err *streamer.Error) {
+func (c *Config) Admit(r *http.Request, tickets Tickets) (who streamer.Identity, known bool, err *streamer.Error) {
 	if err := c.checkOrigin(r); err != nil {
 		return who, false, err
 	}
-	if c.Authenticator == nil {
-		return who, true, nil
-	}
-	token := c.token(r)
-	who, err = c.Identify(r.Context(), Credentials{Token: token, Request: r})
+	who, means, err := c.known(r, tickets)
 	switch {
-	case err == nil && token == "" && r.Header.Get("Origin") == "":
+	case err != nil:
+		return streamer.Identity{}, false, err
+	case means == byOther && r.Header.Get("Origin") == "":
 		// Without its Origin a page that uses its visitor's cookie can't be told apart.
 		return streamer.Identity{}, false, errNoOrigin
-	case err == nil:
-		return who, true, nil
-	case token == "" && err.Code == streamer.ErrCodeUnauthorized:
-		return streamer.Identity{}, false, nil
 	default:
-		return streamer.Identity{}, false, err
+		return who, means != byNothing, nil
 	}
+}
+
+// AdmitCall decides on a call of plain HTTP, whose client must be known: whether its host and
+// origin are allowed, and whose it is.
+func (c *Config) AdmitCall(r *http.Request, tickets Tickets) (streamer.Identity, *streamer.Error) {
+	if err := c.checkOrigin(r); err != nil {
+		return streamer.Identity{}, err
+	}
+	if err := c.checkSite(r); err != nil {
+		return streamer.Identity{}, err
+	}
+	who, means, err := c.known(r, tickets)
+	switch {
+	case err != nil:
+		return streamer.Identity{}, err
+	case means == byNothing:
+		return streamer.Identity{}, errUnknown
+	case means == byOther && (c.protection.Check(r) != nil || foreign(r)):
+		return streamer.Identity{}, errForeign
+	}
+	return who, nil
+}
+
+// means is how a client is known.
+type means int
+
+const (
+	byNothing means = iota
+	byToken         // or a ticket: something that only who has it can send
+	byOther         // a cookie or certificate, which a browser sends whichever page asks
+	anonymous
+)
+
+// known finds out whose a request is.
+func (c *Config) known(r *http.Request, tickets Tickets) (streamer.Identity, means, *streamer.Error) {
+	if ticket := r.URL.Query().Get("ticket"); ticket != "" && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+		who, err := c.redeem(r.Context(), ticket, tickets)
+		return who, byToken, err
+	}
+	if c.Authenticator == nil {
+		return streamer.Identity{}, anonymous, nil
+	}
+	token := c.token(r)
+	who, err := c.Identify(r.Context(), Credentials{Token: token, Request: r})
+	switch {
+	case err == nil && token == "":
+		return who, byOther, nil
+	case err == nil:
+		return who, byToken, nil
+	case token == "" && err.Code == streamer.ErrCodeUnauthorized:
+		return streamer.Identity{}, byNothing, nil
+	default:
+		return streamer.Identity{}, byNothing, err
+	}
+}
+
+// redeem returns the identity of a ticket.
+func (c *Config) redeem(ctx context.Context, ticket string, tickets Tickets) (streamer.Identity, *streamer.Error) {
+	who, err := tickets.RedeemTicket(ctx, ticket)
+	var public *streamer.Error
+	switch {
+	case errors.As(err, &public) && public != nil:
+		return streamer.Identity{}, public
+	case err != nil:
+		return streamer.Identity{}, errUnauthorized
+	case !who.Expires.IsZero() && !time.Now().Before(who.Expires):
+		return streamer.Identity{}, errExpired
+	}
+	return who, nil
 }
 
 // Identify asks the Authenticator, which must be set and has the hello timeout to answer. The

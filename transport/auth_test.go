@@ -47,12 +47,12 @@ func TestAnIdentityThatHasExpiredIsNone(t *testing.T) {
 
 func TestWhoSendsNoTokenMayStillSayHello(t *testing.T) {
 	c := NewConfig(WithAuthenticator(nobody))
-	_, known, err := c.Admit(httptest.NewRequest("GET", "/ws", nil))
+	_, known, err := c.Admit(httptest.NewRequest("GET", "/ws", nil), nil)
 	require.Nil(t, err)
 	require.False(t, known)
 
 	r := httptest.NewRequest("GET", "/ws", nil)
 	r.Header.Set("Authorization", "Bearer t")
-	_, _, err = c.Admit(r)
+	_, _, err = c.Admit(r, nil)
 	require.Equal(t, streamer.ErrCodeUnauthorized, err.Code)
 }

@@ -155,7 +155,7 @@ func FuzzToken(f *testing.F) {
 // refusal returns the answer to a client that is not let in.
 func refusal(t *testing.T, c *Config, r *http.Request) *http.Response {
 	t.Helper()
-	_, known, err := c.Admit(r)
+	_, known, err := c.Admit(r, nil)
 	require.False(t, known)
 	require.NotNil(t, err)
 	w := httptest.NewRecorder()

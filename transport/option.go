@@ -3,6 +3,7 @@ package transport
 import (
 	"fmt"
 	"log/slog"
+	"net/http"
 	"time"
 )
 
@@ -41,6 +42,8 @@ type Config struct {
 	WriteTimeout  time.Duration
 	DrainTime     time.Duration
 	Logger        *slog.Logger
+
+	protection *http.CrossOriginProtection
 }
 
 // NewConfig applies options and defaults. It panics on what makes no sense.
@@ -76,6 +79,12 @@ func NewConfig(opts ...Option) *Config {
 	for _, o := range c.Origins {
 		if _, ok := canonicalOrigin(o); !ok {
 			panic(fmt.Sprintf("transport: WithOrigins(%q): not of the form scheme://host[:port]", o))
+		}
+	}
+	c.protection = http.NewCrossOriginProtection()
+	for _, o := range c.Origins {
+		if err := c.protection.AddTrustedOrigin(o); err != nil {
+			panic(fmt.Sprintf("transport: WithOrigins(%q): %v", o, err))
 		}
 	}
 	for _, h := range c.Hosts {

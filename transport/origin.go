@@ -52,6 +52,50 @@ func (c *Config) checkOrigin(r *http.Request) *streamer.Error {
 	return nil
 }
 
+// checkSite refuses what a browser sends without an Origin, which a GET to the page's own site
+// has none of, when it says that the page is not allowed.
+func (c *Config) checkSite(r *http.Request) *streamer.Error {
+	if r.Header.Get("Sec-Fetch-Site") == "" || r.Header.Get("Origin") != "" {
+		return nil
+	}
+	if c.Authenticator == nil && c.Hosts == nil && !unspoofable(strings.ToLower(r.Host)) {
+		return errHost
+	}
+	return nil
+}
+
+// foreign reports whether a browser says that a request without an Origin, such as one for a
+// picture, comes from a page of another site.
+func foreign(r *http.Request) bool {
+	site := r.Header.Get("Sec-Fetch-Site")
+	return r.Header.Get("Origin") == "" && site != "" && site != "same-origin" && site != "none"
+}
+
+// CORS lets pages of the origins that WithOrigins lists read the answer to r, and answers
+// their preflights, for which it returns true. Without WithOrigins it does nothing.
+func (c *Config) CORS(w http.ResponseWriter, r *http.Request) (answered bool) {
+	if c.Origins == nil {
+		return false
+	}
+	h := w.Header()
+	h.Add("Vary", "Origin")
+	origin := r.Header.Get("Origin")
+	if origin == "" || c.checkOrigin(r) != nil {
+		return false
+	}
+	h.Set("Access-Control-Allow-Origin", origin)
+	h.Set("Access-Control-Allow-Credentials", "true")
+	if r.Method != http.MethodOptions || r.Header.Get("Access-Control-Request-Method") == "" {
+		h.Set("Access-Control-Expose-Headers", "ETag, Idempotency-Replayed, Location, Preference-Applied, Retry-After")
+		return false
+	}
+	h.Set("Access-Control-Allow-Methods", "GET, POST, DELETE")
+	h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, Prefer")
+	h.Set("Access-Control-Max-Age", "600")
+	w.WriteHeader(http.StatusNoContent)
+	return true
+}
+
 // canonicalOrigin returns an origin in lower case without its scheme's default port. It
 // returns false for "null" and for what is no scheme://host[:port].
 func canonicalOrigin(s string) (string, bool) {

@@ -39,35 +39,63 @@ func Status(code string) int {
 	}
 }
 
-// problem is an error as RFC 9457 has it.
-type problem struct {
-	Type         string `json:"type"`
-	Title        string `json:"title"`
-	Status       int    `json:"status"`
-	Detail       string `json:"detail"`
-	Code         string `json:"code"`
-	RetryAfterMS int64  `json:"retry_after_ms,omitempty"`
+// Problem is an error as an HTTP answer, application/problem+json as RFC 9457 has it.
+type Problem struct {
+	Status    int // 0: of the code
+	Failure   *progress.Failure
+	RequestID string
+	Seq       uint64 // the error is the end of its request; 0: it is not
 }
 
-// WriteError answers an HTTP request with an error, as application/problem+json.
-func WriteError(w http.ResponseWriter, err *streamer.Error) {
-	status := Status(err.Code)
-	body, _ := json.Marshal(problem{
-		Type: "about:blank", Title: http.StatusText(status), Status: status,
-		Detail: err.Message, Code: err.Code, RetryAfterMS: err.RetryAfter.Milliseconds(),
+// problem is the body of an answer.
+type problem struct {
+	Type         string          `json:"type"`
+	Title        string          `json:"title"`
+	Status       int             `json:"status"`
+	Detail       string          `json:"detail"`
+	Code         string          `json:"code"`
+	RequestID    string          `json:"request_id,omitempty"`
+	Seq          uint64          `json:"seq,omitempty"`
+	RetryAfterMS int64           `json:"retry_after_ms,omitempty"`
+	Details      json.RawMessage `json:"details,omitempty"`
+}
+
+// WriteError answers an HTTP request with an error.
+func WriteError(w http.ResponseWriter, err error) { Problem{Failure: Failure(err)}.Write(w) }
+
+// Write answers an HTTP request with the problem.
+func (p Problem) Write(w http.ResponseWriter) {
+	f := p.Failure
+	status := p.Status
+	if status == 0 {
+		status = Status(f.Code)
+	}
+	body, err := json.Marshal(problem{
+		Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: f.Message, Code: f.Code,
+		RequestID: p.RequestID, Seq: p.Seq, RetryAfterMS: f.RetryAfter.Milliseconds(), Details: f.Details,
 	})
+	if err != nil { // details that are no JSON, which no store of ours gives back
+		f = &progress.Failure{Code: f.Code, Message: f.Message, RetryAfter: f.RetryAfter}
+		Problem{status, f, p.RequestID, p.Seq}.Write(w)
+		return
+	}
 	h := w.Header()
 	h.Set("Content-Type", "application/problem+json")
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
-	if err.RetryAfter > 0 {
-		h.Set("Retry-After", strconv.Itoa(int((err.RetryAfter+time.Second-1)/time.Second)))
+	if f.RetryAfter > 0 {
+		h.Set("Retry-After", Seconds(f.RetryAfter))
 	}
 	if status == http.StatusUnauthorized {
 		h.Set("WWW-Authenticate", "Bearer")
 	}
 	w.WriteHeader(status)
 	w.Write(body)
+}
+
+// Seconds returns d as the header Retry-After has it: in whole seconds, at least 1.
+func Seconds(d time.Duration) string {
+	return strconv.FormatInt(max(1, int64((d+time.Second-1)/time.Second)), 10)
 }
 
 // Failure returns err as the wire carries it. What is no *streamer.Error is an INTERNAL_ERROR

@@ -2,7 +2,7 @@
 // [Authenticator] that says who a client is, the origins that browsers may come from, limits,
 // and the options for all of these.
 //
-// The transports themselves are packages below: websocket. An application gives the same
+// The transports themselves are packages below: websocket and sse. An application gives the same
 // options to each.
 package transport
 
@@ -21,11 +21,19 @@ type Router interface {
 	Attach(ctx context.Context, who streamer.Identity, id string) (*streamer.Viewer, error)
 	Cancel(ctx context.Context, who streamer.Identity, id, reason string) (progress.State, error)
 
+	Tickets
+
 	// Draining returns a channel that is closed when the router takes no more requests.
 	Draining() <-chan struct{}
 
 	// Retention returns how long requests can be followed after their end.
 	Retention() time.Duration
+}
+
+// Tickets are what stands for a client that can't send a token: see [streamer.Mux].
+type Tickets interface {
+	IssueTicket(ctx context.Context, who streamer.Identity) (ticket string, lifetime time.Duration, err error)
+	RedeemTicket(ctx context.Context, ticket string) (streamer.Identity, error)
 }
 
 var _ Router = (*streamer.Mux)(nil)

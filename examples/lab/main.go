@@ -5,6 +5,10 @@
 //	go run ./examples/lab -addr 127.0.0.1:8080 -auth dev
 //	wscat -c "ws://127.0.0.1:8080/ws?Authorization=Bearer acme:alice"
 //	> {"action":"count","id":"test-123","payload":{"n":5,"every_ms":500}}
+//
+// or, over HTTP,
+//
+//	curl -N -H "Authorization: Bearer acme:alice" 127.0.0.1:8080/requests/test-123/events
 package main
 
 import (
@@ -26,6 +30,7 @@ import (
 	"github.com/pay-theory/streamer/v2"
 	"github.com/pay-theory/streamer/v2/queue/memqueue"
 	"github.com/pay-theory/streamer/v2/transport"
+	"github.com/pay-theory/streamer/v2/transport/sse"
 	"github.com/pay-theory/streamer/v2/transport/websocket"
 )
 
@@ -57,7 +62,7 @@ func parse(args []string, stderr io.Writer) (config, error) {
 	f := flag.NewFlagSet("lab", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.StringVar(&c.addr, "addr", "127.0.0.1:8080", "address to serve; port 0 takes a free one")
-	f.StringVar(&c.role, "role", "all", "all, gateway (runs no queued work) or worker (serves no /ws)")
+	f.StringVar(&c.role, "role", "all", "all, gateway (runs no queued work) or worker (serves nothing but probes)")
 	f.DurationVar(&c.lease, "lease", 30*time.Second, "how long a lost worker's request waits for another")
 	f.DurationVar(&c.retention, "retention", 15*time.Minute, "how long a request stays after its end")
 	f.IntVar(&c.concurrency, "concurrency", 64, "handlers at a time")
@@ -112,6 +117,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		options = append(options, transport.WithAuthenticator(devIdentity), transport.WithQueryToken())
 	}
 	ws := websocket.NewHandler(router, options...)
+	api := sse.NewHandler(router, options...)
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(http.ResponseWriter, *http.Request) {})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
@@ -121,6 +127,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	})
 	if c.role != "worker" {
 		mux.Handle("GET /ws", ws)
+		for _, path := range []string{"/requests", "/requests/", "/events", "/tickets"} {
+			mux.Handle(path, api)
+		}
 	}
 
 	listener, err := net.Listen("tcp", c.addr)
@@ -153,7 +162,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	connections, cancel := context.WithTimeout(context.WithoutCancel(ctx), closing)
 	defer cancel()
-	if err := errors.Join(ws.Shutdown(connections), server.Shutdown(connections)); err != nil {
+	if err := errors.Join(ws.Shutdown(connections), api.Shutdown(connections), server.Shutdown(connections)); err != nil {
 		logger.Warn("connections were cut", "error", err)
 	}
 	return nil

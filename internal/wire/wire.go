@@ -50,6 +50,12 @@ const (
 	TypeGoaway         = "goaway"
 )
 
+// Types of messages over HTTP alone, server to client.
+const (
+	TypeSnapshot = "snapshot"
+	TypeEnd      = "end" // of a stream: nothing more is to come
+)
+
 // Version is the version of the protocol, as in hello and welcome.
 const Version = 1
 

@@ -16,6 +16,7 @@ import (
 	"github.com/pay-theory/streamer/v2"
 	"github.com/pay-theory/streamer/v2/progress"
 	"github.com/pay-theory/streamer/v2/transport"
+	"github.com/pay-theory/streamer/v2/transport/internal/pipes"
 )
 
 // submit has a request accepted, without any connection.
@@ -347,7 +348,7 @@ func (l failingLog) Read(ctx context.Context, key progress.Key, after uint64, li
 func TestViewersGoOnAfterAStoreThatWasDownForAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var down atomic.Bool
-		s := setup{listener: newPipes(), log: func(l progress.Log) progress.Log {
+		s := setup{listener: pipes.Listen(), log: func(l progress.Log) progress.Log {
 			return failingLog{l, func() error {
 				if down.Load() {
 					return progress.ErrUnavailable

@@ -19,6 +19,7 @@ import (
 	"github.com/pay-theory/streamer/v2/internal/wire/wiretest"
 	"github.com/pay-theory/streamer/v2/progress"
 	"github.com/pay-theory/streamer/v2/transport"
+	"github.com/pay-theory/streamer/v2/transport/internal/pipes"
 )
 
 // TestConversationsAreServedAsWritten has all golden conversations with a server. What its
@@ -35,7 +36,7 @@ func TestConversationsAreServedAsWritten(t *testing.T) {
 
 func converse(t *testing.T, c wiretest.Conversation) {
 	lines := c.Messages()
-	u := setup{listener: newPipes()}
+	u := setup{listener: pipes.Listen()}
 	u.router = func(r transport.Router) transport.Router { return scripted{r, c.Name, lines} }
 	if c.Name == "gap" {
 		oldest := new(atomic.Uint64)

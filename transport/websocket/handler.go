@@ -92,7 +92,7 @@ func (h *Handler) accept(w http.ResponseWriter, r *http.Request) *streamer.Error
 			c.visit.Leave()
 		}
 	}()
-	who, known, err := h.cfg.Admit(r)
+	who, known, err := h.cfg.Admit(r, h.router)
 	if err != nil {
 		return err
 	}

@@ -12,11 +12,12 @@ import (
 
 	"github.com/pay-theory/streamer/v2"
 	"github.com/pay-theory/streamer/v2/transport"
+	"github.com/pay-theory/streamer/v2/transport/internal/pipes"
 )
 
 func TestASilentClientIsPingedAndThenClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := setup{listener: newPipes()}.start(t)
+		s := setup{listener: pipes.Listen()}.start(t)
 		p := s.hello()
 		began := time.Now()
 		for range 10 {
@@ -35,7 +36,7 @@ func TestASilentClientIsPingedAndThenClosed(t *testing.T) {
 
 func TestAnyByteIsASignOfLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := setup{listener: newPipes()}.start(t)
+		s := setup{listener: pipes.Listen()}.start(t)
 		p := s.hello()
 		for range 10 {
 			p.expect("ping", "")
@@ -47,7 +48,7 @@ func TestAnyByteIsASignOfLife(t *testing.T) {
 
 func TestAClientThatIsOnlyShownEventsIsPingedToo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := setup{listener: newPipes()}.start(t)
+		s := setup{listener: pipes.Listen()}.start(t)
 		p := s.hello()
 		p.send(`{"type":"request","id":"r1","action":"long"}`)
 		p.expect("acknowledgment", "r1")
@@ -66,7 +67,7 @@ func TestAClientThatIsOnlyShownEventsIsPingedToo(t *testing.T) {
 
 func TestAHalfOpenConnectionIsFoundDead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := setup{listener: newPipes()}.start(t)
+		s := setup{listener: pipes.Listen()}.start(t)
 		s.raw(nil) // neither reads nor writes from now on
 		synctest.Wait()
 		require.Equal(t, 1, s.handler.Stats().Connections)
@@ -78,7 +79,7 @@ func TestAHalfOpenConnectionIsFoundDead(t *testing.T) {
 
 func TestAnOlderClientIsPingedByFrames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := setup{listener: newPipes()}.start(t)
+		s := setup{listener: pipes.Listen()}.start(t)
 		conn := s.raw(nil)
 		for range 3 {
 			require.NoError(t, conn.SetReadDeadline(time.Now().Add(30*time.Second)))
@@ -95,7 +96,7 @@ func TestAnOlderClientIsPingedByFrames(t *testing.T) {
 
 func TestAClientThatDoesNotSayHelloIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := setup{listener: newPipes(), options: []transport.Option{transport.WithAuthenticator(byToken)}}.start(t)
+		s := setup{listener: pipes.Listen(), options: []transport.Option{transport.WithAuthenticator(byToken)}}.start(t)
 		for _, header := range [][]string{nil, {"Authorization", "Bearer alice", "Protocol", "streamer.v1"}} {
 			began := time.Now()
 			s.connect(header...).expectClosed(4408)
@@ -110,7 +111,7 @@ func TestAClientThatDoesNotSayHelloIsClosed(t *testing.T) {
 
 func TestATokenThatExpiresClosesTheConnectionUnlessItIsRenewed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := setup{listener: newPipes(), options: []transport.Option{transport.WithAuthenticator(byToken), transport.WithPingInterval(time.Hour)}}.start(t)
+		s := setup{listener: pipes.Listen(), options: []transport.Option{transport.WithAuthenticator(byToken), transport.WithPingInterval(time.Hour)}}.start(t)
 		p := s.connect()
 		p.send(`{"type":"hello","v":1,"token":"alice/2m"}`)
 		require.WithinDuration(t, time.Now().Add(2*time.Minute), p.expect("welcome", "").AuthExpiresAt, time.Second)
@@ -195,7 +196,7 @@ func (p *peer) follows(from, to uint64) error {
 
 func TestRepliesThatAreNotReadAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := setup{listener: newPipes(), options: []transport.Option{
+		s := setup{listener: pipes.Listen(), options: []transport.Option{
 			transport.WithLimits(transport.Limits{QueuedBytes: 4 << 10}),
 		}}.start(t)
 		conn := s.raw(nil) // does not read from now on
@@ -213,7 +214,7 @@ func TestRepliesThatAreNotReadAreBounded(t *testing.T) {
 
 func TestShortWorkForASlowReaderWaitsInTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := setup{listener: newPipes(), options: []transport.Option{
+		s := setup{listener: pipes.Listen(), options: []transport.Option{
 			transport.WithLimits(transport.Limits{QueuedBytes: 2 << 10}),
 		}}.start(t)
 		p := s.hello()
@@ -236,7 +237,7 @@ func TestShortWorkForASlowReaderWaitsInTheLog(t *testing.T) {
 
 func TestAClosingHandshakeThatIsNotAnsweredIsCutShort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := setup{listener: newPipes()}.start(t)
+		s := setup{listener: pipes.Listen()}.start(t)
 		conn := s.raw(frame(0x81, `{"type":"hello","v":2}`))
 		began := time.Now()
 		conn.reads("\x0f\xa0\x11\x36"[2:]) // 4406
@@ -253,7 +254,7 @@ func TestAClosingHandshakeThatIsNotAnsweredIsCutShort(t *testing.T) {
 
 func TestTheHandlerHoldsNothingWhenItsConnectionsAreGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := setup{listener: newPipes()}.start(t)
+		s := setup{listener: pipes.Listen()}.start(t)
 		s.submit(streamer.Identity{}, "r1")
 		for range 50 {
 			p := s.hello()

@@ -21,6 +21,7 @@ import (
 	"github.com/pay-theory/streamer/v2/progress"
 	"github.com/pay-theory/streamer/v2/progress/memlog"
 	"github.com/pay-theory/streamer/v2/transport"
+	"github.com/pay-theory/streamer/v2/transport/internal/pipes"
 	"github.com/pay-theory/streamer/v2/transport/websocket"
 )
 
@@ -78,8 +79,8 @@ func (u setup) start(t *testing.T) *service {
 		require.NoError(t, err)
 	}
 	s.dial = new(net.Dialer).DialContext
-	if p, ok := l.(*pipes); ok {
-		s.dial = p.dial
+	if p, ok := l.(*pipes.Listener); ok {
+		s.dial = p.Dial
 	}
 	s.url = "http://" + l.Addr().String() + "/ws"
 	served := make(chan struct{})

@@ -12,6 +12,7 @@ import (
 
 	"github.com/pay-theory/streamer/v2"
 	"github.com/pay-theory/streamer/v2/transport"
+	"github.com/pay-theory/streamer/v2/transport/internal/pipes"
 )
 
 func TestDrainingTellsClientsToMoveAndTakesNothingNew(t *testing.T) {
@@ -42,7 +43,7 @@ func TestDrainingTellsClientsToMoveAndTakesNothingNew(t *testing.T) {
 
 func TestReconnectsAreSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := setup{listener: newPipes()}.start(t)
+		s := setup{listener: pipes.Listen()}.start(t)
 		var peers []*peer
 		for range 60 {
 			peers = append(peers, s.hello())
@@ -61,7 +62,7 @@ func TestReconnectsAreSpread(t *testing.T) {
 
 func TestShutdownClosesAllConnectionsOneAfterTheOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := setup{listener: newPipes()}.start(t)
+		s := setup{listener: pipes.Listen()}.start(t)
 		began := time.Now()
 		times := make(chan time.Duration, 100)
 		for range cap(times) {
@@ -93,7 +94,7 @@ func TestShutdownClosesAllConnectionsOneAfterTheOther(t *testing.T) {
 
 func TestShutdownWithoutConnectionsIsImmediate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := setup{listener: newPipes()}.start(t)
+		s := setup{listener: pipes.Listen()}.start(t)
 		began := time.Now()
 		require.NoError(t, s.handler.Shutdown(context.Background()))
 		require.Zero(t, time.Since(began))
@@ -103,7 +104,7 @@ func TestShutdownWithoutConnectionsIsImmediate(t *testing.T) {
 func TestShutdownCutsWhatDoesNotCloseInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		held := &holding{release: make(chan struct{})}
-		s := setup{listener: newPipes(), router: func(r transport.Router) transport.Router {
+		s := setup{listener: pipes.Listen(), router: func(r transport.Router) transport.Router {
 			held.Router = r
 			return held
 		}}.start(t)

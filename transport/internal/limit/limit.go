@@ -56,3 +56,41 @@ func (g *Gate[K]) Leave(key K) {
 		delete(g.inside, key)
 	}
 }
+
+// Rates holds a bucket for each key. The zero value is empty. It is safe for concurrent use,
+// and holds no more keys than twice those that are not at rest, or a thousand.
+type Rates[K comparable] struct {
+	mu      sync.Mutex
+	buckets map[K]*Bucket
+	sweep   int // at which number of buckets those at rest are forgotten
+}
+
+const fewBuckets = 1000
+
+// Take is [Bucket.Take] on the key's bucket.
+func (r *Rates[K]) Take(key K, now time.Time, rate float64, burst int) (wait time.Duration, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	b := r.buckets[key]
+	if b == nil {
+		if len(r.buckets) >= max(r.sweep, fewBuckets) {
+			r.forget(now, rate)
+		}
+		if r.buckets == nil {
+			r.buckets = make(map[K]*Bucket)
+		}
+		b = new(Bucket)
+		r.buckets[key] = b
+	}
+	return b.Take(now, rate, burst)
+}
+
+// forget removes the buckets that are full again, which is what a new one is.
+func (r *Rates[K]) forget(now time.Time, rate float64) {
+	for key, b := range r.buckets {
+		if b.missing <= rate*now.Sub(b.at).Seconds() {
+			delete(r.buckets, key)
+		}
+	}
+	r.sweep = 2 * len(r.buckets)
+}

@@ -48,3 +48,18 @@ func TestAGateCountsByKey(t *testing.T) {
 	g.Leave("b")
 	require.Empty(t, g.inside)
 }
+
+func TestRatesAreKeptPerKeyAndForgottenAtRest(t *testing.T) {
+	var r Rates[int]
+	now := time.Now()
+	for key := range 10 * fewBuckets {
+		now = now.Add(time.Millisecond)
+		_, ok := r.Take(key, now, 10, 1)
+		require.True(t, ok)
+		_, ok = r.Take(key, now, 10, 1)
+		require.False(t, ok)
+		require.LessOrEqual(t, len(r.buckets), fewBuckets)
+	}
+	_, ok := r.Take(10*fewBuckets-1, now, 10, 1)
+	require.False(t, ok, "one that is not at rest was forgotten")
+}

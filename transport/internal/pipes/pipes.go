@@ -1,4 +1,5 @@
-package websocket_test
+// Package pipes has a listener in memory, for tests in bubbles of testing/synctest.
+package pipes
 
 import (
 	"context"
@@ -6,18 +7,21 @@ import (
 	"sync"
 )
 
-// pipes is a net.Listener in memory, for bubbles of testing/synctest.
-type pipes struct {
+// Listener is a net.Listener whose connections are pipes that seem to come from the loopback
+// interface.
+type Listener struct {
 	conns  chan net.Conn
 	closed chan struct{}
 	once   sync.Once
 }
 
-func newPipes() *pipes {
-	return &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
+// Listen returns a new one.
+func Listen() *Listener {
+	return &Listener{conns: make(chan net.Conn), closed: make(chan struct{})}
 }
 
-func (p *pipes) Accept() (net.Conn, error) {
+// Accept implements net.Listener.
+func (p *Listener) Accept() (net.Conn, error) {
 	select {
 	case c := <-p.conns:
 		return c, nil
@@ -26,14 +30,17 @@ func (p *pipes) Accept() (net.Conn, error) {
 	}
 }
 
-func (p *pipes) Close() error {
+// Close implements net.Listener.
+func (p *Listener) Close() error {
 	p.once.Do(func() { close(p.closed) })
 	return nil
 }
 
-func (p *pipes) Addr() net.Addr { return pipeAddr{} }
+// Addr implements net.Listener.
+func (p *Listener) Addr() net.Addr { return pipeAddr{} }
 
-func (p *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+// Dial connects to the listener, whatever the address.
+func (p *Listener) Dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	client, server := net.Pipe()
 	select {
 	case p.conns <- addressed{server}:
