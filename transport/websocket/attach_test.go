@@ -17,6 +17,7 @@ import (
 	"github.com/pay-theory/streamer/v2/progress"
 	"github.com/pay-theory/streamer/v2/transport"
 	"github.com/pay-theory/streamer/v2/transport/internal/pipes"
+	"github.com/pay-theory/streamer/v2/transport/internal/worker"
 )
 
 // submit has a request accepted, without any connection.
@@ -31,9 +32,9 @@ func TestEventsComeInOrderFromTheCursorOn(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	s.submit(streamer.Identity{}, "r1")
-	w := s.worker("r1").start()
+	w := s.worker("r1").Start()
 	for i := range 500 {
-		w.output(fmt.Sprint(i))
+		w.Output(fmt.Sprint(i))
 	}
 	p := s.hello()
 	p.send(`{"type":"attach","id":"r1","after":200}`)
@@ -42,9 +43,9 @@ func TestEventsComeInOrderFromTheCursorOn(t *testing.T) {
 	require.EqualValues(t, 200, m.After)
 	go func() {
 		for i := range 500 {
-			w.output(fmt.Sprint(500 + i))
+			w.Output(fmt.Sprint(500 + i))
 		}
-		w.complete(`true`)
+		w.Complete(`true`)
 	}()
 	for seq := uint64(201); seq <= 1002; seq++ {
 		m := p.expect("output", "r1")
@@ -67,17 +68,17 @@ func TestViewersOfOneRequestSeeTheSame(t *testing.T) {
 		p.expect("attached", "r1")
 		peers = append(peers, p)
 	}
-	w := s.worker("r1").start()
+	w := s.worker("r1").Start()
 	for i := range 100 {
-		w.output(fmt.Sprint(i))
+		w.Output(fmt.Sprint(i))
 	}
-	w.complete(`1`)
+	w.Complete(`1`)
 	for _, p := range peers {
 		for seq := uint64(2); seq <= 103; seq++ {
 			require.Equal(t, seq, p.next().Seq)
 		}
 	}
-	page, err := s.log.Read(context.Background(), w.key, 1, 200)
+	page, err := s.log.Read(context.Background(), w.Key, 1, 200)
 	require.NoError(t, err)
 	for _, e := range page.Events {
 		e.Encoded("r1", func(string, *progress.Event) []byte {
@@ -91,9 +92,9 @@ func TestWhatIsQueuedGoesOutInFewFrames(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	s.submit(streamer.Identity{}, "r1")
-	w := s.worker("r1").start()
+	w := s.worker("r1").Start()
 	for i := range 318 {
-		w.output(fmt.Sprint(i))
+		w.Output(fmt.Sprint(i))
 	}
 	p := s.hello()
 	p.send(`{"type":"attach","id":"r1"}`)
@@ -108,7 +109,7 @@ func TestAttachAgainMovesTheCursor(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	s.submit(streamer.Identity{}, "r1")
-	w := s.worker("r1").start().output(`1`)
+	w := s.worker("r1").Start().Output(`1`)
 	p := s.hello()
 	for range 3 {
 		p.send(`{"type":"attach","id":"r1","after":1}`)
@@ -117,7 +118,7 @@ func TestAttachAgainMovesTheCursor(t *testing.T) {
 		p.expect("output", "r1")
 	}
 	require.Equal(t, 1, s.handler.Stats().Attached)
-	w.complete(`1`)
+	w.Complete(`1`)
 	p.expect("complete", "r1")
 	p.lives()
 }
@@ -131,7 +132,7 @@ func TestDetachedRequestsAreNotShown(t *testing.T) {
 	p.expect("attached", "r1")
 	p.send(`{"type":"detach","id":"r1"}`)
 	p.lives()
-	s.worker("r1").start().complete(`1`)
+	s.worker("r1").Start().Complete(`1`)
 	p.lives()
 	require.Zero(t, s.handler.Stats().Attached)
 	p.send(`{"type":"detach","id":"r1"}`)
@@ -174,7 +175,7 @@ func TestASubmitThatIsRepeatedAttaches(t *testing.T) {
 	s.hello().send(`{"type":"request","id":"r1","action":"long","payload":1}`)
 	p := s.hello()
 	require.Eventually(t, func() bool { return s.mux.Stats().Accepted == 1 }, 5*time.Second, time.Millisecond)
-	s.worker("r1").start().output(`1`)
+	s.worker("r1").Start().Output(`1`)
 	p.send(`{"type":"request","id":"r1","action":"long","payload":1}`)
 	m := p.expect("acknowledgment", "r1")
 	require.True(t, m.Duplicate)
@@ -183,7 +184,7 @@ func TestASubmitThatIsRepeatedAttaches(t *testing.T) {
 	require.EqualValues(t, 3, p.expect("output", "r1").Seq)
 	p.send(`{"type":"request","id":"r1","action":"long","payload":2}`)
 	p.fails(streamer.ErrCodeConflict, "r1")
-	s.worker("r1").complete(`1`)
+	s.worker("r1").Complete(`1`)
 	p.expect("complete", "r1")
 }
 
@@ -202,8 +203,8 @@ func TestAttachAtTheEndShowsNothingMore(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	s.submit(streamer.Identity{}, "r1")
-	w := s.worker("r1").start()
-	w.appendWith(w.newProgress(100), &progress.Event{Kind: progress.Completed})
+	w := s.worker("r1").Start()
+	w.AppendWith(w.NewProgress(100), &progress.Event{Kind: progress.Completed})
 	p := s.hello()
 	p.send(`{"type":"attach","id":"r1","after":3}`)
 	require.Equal(t, "completed", p.expect("attached", "r1").Status)
@@ -217,12 +218,12 @@ func TestProgressIsMergedAndItsLastValueComesBeforeTheEnd(t *testing.T) {
 	p := s.hello()
 	p.send(`{"type":"request","id":"r1","action":"long"}`)
 	p.expect("acknowledgment", "r1")
-	w := s.worker("r1").start()
+	w := s.worker("r1").Start()
 	p.expect("status", "r1")
 	for i := range 1000 {
-		w.progress(float64(i) / 10)
+		w.Progress(float64(i) / 10)
 	}
-	w.appendWith(w.newProgress(100), &progress.Event{Kind: progress.Completed})
+	w.AppendWith(w.NewProgress(100), &progress.Event{Kind: progress.Completed})
 	last := -1.0
 	for {
 		m := p.next()
@@ -242,10 +243,10 @@ func TestProgressOfANewAttemptIsShownAfterItsStart(t *testing.T) {
 	p := s.hello()
 	p.send(`{"type":"request","id":"r1","action":"long"}`)
 	p.expect("acknowledgment", "r1")
-	w := s.worker("r1").start().progress(80)
+	w := s.worker("r1").Start().Progress(80)
 	p.expect("status", "r1")
 	require.EqualValues(t, 80, p.expect("progress", "r1").Percentage)
-	w.append(&progress.Event{Kind: progress.Retrying, Reason: progress.ReasonLost}).start().progress(10)
+	w.Append(&progress.Event{Kind: progress.Retrying, Reason: progress.ReasonLost}).Start().Progress(10)
 	require.Equal(t, "retrying", p.expect("status", "r1").Status)
 	require.Equal(t, 2, p.expect("status", "r1").Attempt)
 	m := p.expect("progress", "r1")
@@ -274,7 +275,7 @@ func TestTooManyAttachedAreRefused(t *testing.T) {
 	p.fails(streamer.ErrCodeRateLimited, "r5")
 	p.send(`{"type":"attach","id":"r0","after":1}`)
 	p.expect("attached", "r0")
-	s.worker("r0").complete(`1`)
+	s.worker("r0").Complete(`1`)
 	p.expect("complete", "r0")
 	p.send(`{"type":"attach","id":"r2","after":1}`)
 	p.expect("attached", "r2")
@@ -283,13 +284,13 @@ func TestTooManyAttachedAreRefused(t *testing.T) {
 func TestALogThatIsCutWhileFollowedIsOneGap(t *testing.T) {
 	t.Parallel()
 	oldest := new(atomic.Uint64)
-	s := setup{log: func(l progress.Log) progress.Log { return cutLog{l, "r1", oldest} }}.start(t)
+	s := setup{log: func(l progress.Log) progress.Log { return worker.CutLog{Log: l, ID: "r1", Oldest: oldest} }}.start(t)
 	p, older := s.hello(), s.connect()
 	for _, q := range []*peer{p, older} {
 		q.send(`{"type":"request","id":"r1","action":"long"}`)
 		q.expect("acknowledgment", "r1")
 	}
-	w := s.worker("r1").start()
+	w := s.worker("r1").Start()
 	p.expect("status", "r1")
 	older.lives()
 	oldest.Store(50)
@@ -297,7 +298,7 @@ func TestALogThatIsCutWhileFollowedIsOneGap(t *testing.T) {
 	for i := range 60 {
 		events = append(events, &progress.Event{Kind: progress.Output, Index: i, Data: json.RawMessage("1")})
 	}
-	w.append(append(events, &progress.Event{Kind: progress.Completed})...)
+	w.Append(append(events, &progress.Event{Kind: progress.Completed})...)
 	m := p.expect("gap", "r1")
 	require.Equal(t, "expired", m.Reason)
 	require.EqualValues(t, 2, m.After)
@@ -326,7 +327,7 @@ func TestARequestForgottenWhileFollowedIsNotFound(t *testing.T) {
 	p.expect("attached", "r1")
 	p.lives()
 	gone.Store(true)
-	s.worker("r1").start()
+	s.worker("r1").Start()
 	p.fails(streamer.ErrCodeNotFound, "r1")
 	p.lives()
 	require.Zero(t, s.handler.Stats().Attached)
@@ -361,7 +362,7 @@ func TestViewersGoOnAfterAStoreThatWasDownForAWhile(t *testing.T) {
 		p.expect("acknowledgment", "r1")
 		p.lives()
 		down.Store(true)
-		w := s.worker("r1").start().output(`1`)
+		w := s.worker("r1").Start().Output(`1`)
 		p.lives()
 		time.Sleep(10 * time.Second)
 		down.Store(false)
@@ -369,7 +370,7 @@ func TestViewersGoOnAfterAStoreThatWasDownForAWhile(t *testing.T) {
 		require.EqualValues(t, 3, p.expect("output", "r1").Seq)
 
 		down.Store(true)
-		w.output(`2`)
+		w.Output(`2`)
 		p.closed(4503)
 	})
 }

@@ -14,7 +14,7 @@ func TestCancelIsAnsweredOnceAndInOrder(t *testing.T) {
 	p, other := s.hello(), s.hello()
 	p.send(`{"type":"request","id":"r1","action":"long"}`)
 	p.expect("acknowledgment", "r1")
-	s.worker("r1").start()
+	s.worker("r1").Start()
 	p.expect("status", "r1")
 
 	other.send(`{"type":"cancel","id":"r1","reason":"enough","ref":"o"}`)
@@ -32,7 +32,7 @@ func TestCancelIsAnsweredOnceAndInOrder(t *testing.T) {
 	require.Equal(t, "x", m.Ref)
 	require.EqualValues(t, 3, m.Seq)
 
-	s.worker("r1").complete(`1`) // it won the race
+	s.worker("r1").Complete(`1`) // it won the race
 	require.EqualValues(t, 4, p.expect("complete", "r1").Seq)
 	for _, q := range []*peer{p, other} {
 		q.send(`{"type":"cancel","id":"r1","ref":"y"}`)

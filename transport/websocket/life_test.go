@@ -52,11 +52,11 @@ func TestAClientThatIsOnlyShownEventsIsPingedToo(t *testing.T) {
 		p := s.hello()
 		p.send(`{"type":"request","id":"r1","action":"long"}`)
 		p.expect("acknowledgment", "r1")
-		w := s.worker("r1").start()
+		w := s.worker("r1").Start()
 		p.expect("status", "r1")
 		for range 30 {
 			time.Sleep(time.Second)
-			w.output("1")
+			w.Output("1")
 			if m := p.next(); m.Type == "ping" {
 				return
 			}
@@ -135,7 +135,7 @@ func TestATokenThatExpiresClosesTheConnectionUnlessItIsRenewed(t *testing.T) {
 		require.InDelta(t, 60, time.Since(renewed).Seconds(), 2)
 
 		// The request went on.
-		s.workerOf("/alice", "r1").start().complete(`1`)
+		s.workerOf("/alice", "r1").Start().Complete(`1`)
 		q := s.hello("Authorization", "Bearer alice")
 		q.send(`{"type":"attach","id":"r1","after":1}`)
 		q.expect("attached", "r1")
@@ -148,7 +148,7 @@ func TestAReaderThatStopsIsCutAndLosesNothing(t *testing.T) {
 	t.Parallel()
 	s := start(t, transport.WithWriteTimeout(2*time.Second))
 	s.submit(streamer.Identity{}, "r1")
-	w := s.worker("r1").start()
+	w := s.worker("r1").Start()
 	p, other := s.hello(), s.hello()
 	for _, q := range []*peer{p, other} {
 		q.send(`{"type":"attach","id":"r1","after":2}`)
@@ -158,9 +158,9 @@ func TestAReaderThatStopsIsCutAndLosesNothing(t *testing.T) {
 	big := `"` + strings.Repeat("x", 64<<10) + `"`
 	go func() {
 		for range outputs {
-			w.output(big)
+			w.Output(big)
 		}
-		w.complete(`1`)
+		w.Complete(`1`)
 	}()
 	complete := make(chan error, 1)
 	go func() { complete <- other.follows(3, outputs+3) }()

@@ -2,7 +2,6 @@ package websocket_test
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -22,6 +21,7 @@ import (
 	"github.com/pay-theory/streamer/v2/progress/memlog"
 	"github.com/pay-theory/streamer/v2/transport"
 	"github.com/pay-theory/streamer/v2/transport/internal/pipes"
+	"github.com/pay-theory/streamer/v2/transport/internal/worker"
 	"github.com/pay-theory/streamer/v2/transport/websocket"
 )
 
@@ -305,79 +305,13 @@ func frame(head byte, payload string) []byte {
 	return append([]byte{head, 0x80 | byte(len(payload)), 0, 0, 0, 0}, payload...)
 }
 
-// worker appends to a request's log as a worker would.
-type worker struct {
-	t     *testing.T
-	log   progress.Log
-	key   progress.Key
-	state progress.State
-	rev   uint64
-}
-
 // worker returns a worker for a request that was submitted anonymously.
-func (s *service) worker(id string) *worker {
+func (s *service) worker(id string) *worker.Worker {
 	s.t.Helper()
 	return s.workerOf("/", id)
 }
 
-func (s *service) workerOf(scope, id string) *worker {
+func (s *service) workerOf(scope, id string) *worker.Worker {
 	s.t.Helper()
-	w := &worker{t: s.t, log: s.log, key: progress.Key{Scope: scope, ID: id}}
-	st, err := s.log.Tail(context.Background(), w.key)
-	require.NoError(s.t, err)
-	w.state = st
-	return w
-}
-
-func (w *worker) append(events ...*progress.Event) *worker {
-	w.t.Helper()
-	return w.appendWith(nil, events...)
-}
-
-func (w *worker) appendWith(p *progress.Progress, events ...*progress.Event) *worker {
-	w.t.Helper()
-	prev := w.state.Record
-	rec := &progress.Record{ID: rand.Text(), State: w.state, Progress: p}
-	rec.State.Record = rec.ID
-	for _, e := range events {
-		e.Seq, e.Record, e.Time = rec.State.Last+1, rec.ID, time.Now()
-		if e.Attempt == 0 {
-			e.Attempt = rec.State.Attempt
-		}
-		rec.State = rec.State.Apply(e)
-		if e.Kind.Ends() {
-			rec.Retention = time.Hour
-		}
-	}
-	rec.Events = events
-	require.NoError(w.t, w.log.Append(context.Background(), w.key, prev, rec))
-	w.state = rec.State
-	return w
-}
-
-func (w *worker) start() *worker {
-	w.t.Helper()
-	w.rev = 0
-	return w.append(&progress.Event{Kind: progress.Started, Attempt: w.state.Attempt + 1, Index: w.state.Outputs})
-}
-
-func (w *worker) output(data string) *worker {
-	w.t.Helper()
-	return w.append(&progress.Event{Kind: progress.Output, Index: w.state.Outputs, Data: json.RawMessage(data)})
-}
-
-func (w *worker) progress(percentage float64) *worker {
-	w.t.Helper()
-	require.NoError(w.t, w.log.SetProgress(context.Background(), w.key, w.newProgress(percentage)))
-	return w
-}
-
-func (w *worker) newProgress(percentage float64) *progress.Progress {
-	w.rev++
-	return &progress.Progress{Attempt: w.state.Attempt, Rev: w.rev, Beat: w.rev, Percentage: percentage, Time: time.Now()}
-}
-
-func (w *worker) complete(data string) *worker {
-	w.t.Helper()
-	return w.append(&progress.Event{Kind: progress.Completed, Success: true, Data: json.RawMessage(data)})
+	return worker.New(s.t, s.log, progress.Key{Scope: scope, ID: id})
 }

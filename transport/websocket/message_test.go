@@ -32,7 +32,7 @@ func TestLongWorkIsFollowedToItsEnd(t *testing.T) {
 	p := s.hello()
 	p.send(`{"type":"request","id":"r1","action":"long"}`)
 	p.expect("acknowledgment", "r1")
-	s.worker("r1").start().output(`1`).output(`2`).complete(`{"n":2}`)
+	s.worker("r1").Start().Output(`1`).Output(`2`).Complete(`{"n":2}`)
 	for seq, typ := range []string{"", "", "status", "output", "output", "complete"} {
 		if typ != "" {
 			require.EqualValues(t, seq, p.expect(typ, "r1").Seq)
@@ -188,11 +188,11 @@ func TestWithoutBatchEveryFrameIsOneMessage(t *testing.T) {
 	p.expect("welcome", "")
 	p.send(`{"type":"request","id":"r1","action":"long"}`)
 	p.expect("acknowledgment", "r1")
-	w := s.worker("r1").start()
+	w := s.worker("r1").Start()
 	for range 100 {
-		w.output(`"0123456789"`)
+		w.Output(`"0123456789"`)
 	}
-	w.complete(`1`)
+	w.Complete(`1`)
 	for range 102 {
 		p.next()
 		require.Empty(t, p.ahead)
@@ -205,11 +205,11 @@ func TestAnOlderClientGetsOnlyWhatItKnows(t *testing.T) {
 	p := s.connect()
 	p.send(`{"action":"long","request_id":"r1"}`)
 	p.expect("acknowledgment", "r1")
-	w := s.worker("r1").start().output(`1`).progress(50)
+	w := s.worker("r1").Start().Output(`1`).Progress(50)
 	require.EqualValues(t, 50, p.expect("progress", "r1").Percentage)
 	p.send(`{"type":"cancel","id":"r1","ref":"x"}`)
 	require.Equal(t, "canceling", p.expect("acknowledgment", "r1").Status)
-	s.worker("r1").complete(`2`)
+	s.worker("r1").Complete(`2`)
 	_ = w
 	p.expect("complete", "r1")
 	p.lives()
@@ -221,7 +221,7 @@ func TestWscatWithATokenInTheQueryIsServed(t *testing.T) {
 	p := s.connect("Query", "Authorization=Bearer%20alice")
 	p.send(`{"action":"long","id":"test-123","payload":{"format":"csv"}}`)
 	p.expect("acknowledgment", "test-123")
-	s.workerOf("/alice", "test-123").start().complete(`1`)
+	s.workerOf("/alice", "test-123").Start().Complete(`1`)
 	p.expect("complete", "test-123")
 }
 
@@ -308,7 +308,7 @@ func TestMessagesAboutOneRequestAreServedInOrder(t *testing.T) {
 	}
 	require.Equal(t, "attached", m.Type)
 	p.expect("status", "r1")
-	s.worker("r1").complete(`1`)
+	s.worker("r1").Complete(`1`)
 	p.expect("complete", "r1")
 }
 

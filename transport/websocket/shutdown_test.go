@@ -36,7 +36,7 @@ func TestDrainingTellsClientsToMoveAndTakesNothingNew(t *testing.T) {
 	require.NotEmpty(t, resp.Header.Get("Retry-After"))
 
 	// What is there is shown on.
-	s.worker("r1").start().complete(`1`)
+	s.worker("r1").Start().Complete(`1`)
 	p.expect("status", "r1")
 	p.expect("complete", "r1")
 }

@@ -45,7 +45,7 @@ func TestOverASocketATokenThatExpiresClosesTheConnectionAndNotTheRequest(t *test
 	p.expect("acknowledgment", "r1")
 	require.Equal(t, "token expired", p.closed(4401))
 
-	s.workerOf("/alice", "r1").start().complete(`1`)
+	s.workerOf("/alice", "r1").Start().Complete(`1`)
 	q := s.hello("Authorization", "Bearer alice")
 	q.send(`{"type":"attach","id":"r1","after":1}`)
 	q.expect("attached", "r1")
