@@ -3,13 +3,10 @@
 package worker
 
 import (
-	"context"
 	"crypto/rand"
 	"encoding/json"
 	"testing"
 	"time"
-
-	"github.com/stretchr/testify/require"
 
 	"github.com/pay-theory/streamer/v2/progress"
 )
@@ -34,8 +31,8 @@ func New(t testing.TB, log progress.Log, key progress.Key) *Worker {
 // Look reads what others have appended.
 func (w *Worker) Look() {
 	w.t.Helper()
-	st, err := w.log.Tail(context.Background(), w.Key)
-	require.NoError(w.t, err)
+	st, err := w.log.Tail(w.t.Context(), w.Key)
+	w.check(err)
 	w.State = st
 }
 
@@ -62,7 +59,7 @@ func (w *Worker) AppendWith(p *progress.Progress, events ...*progress.Event) *Wo
 		}
 	}
 	rec.Events = events
-	require.NoError(w.t, w.log.Append(context.Background(), w.Key, prev, rec))
+	w.check(w.log.Append(w.t.Context(), w.Key, prev, rec))
 	w.State = rec.State
 	return w
 }
@@ -89,7 +86,7 @@ func (w *Worker) Progress(percentage float64) *Worker {
 // Report stores p.
 func (w *Worker) Report(p *progress.Progress) *Worker {
 	w.t.Helper()
-	require.NoError(w.t, w.log.SetProgress(context.Background(), w.Key, p))
+	w.check(w.log.SetProgress(w.t.Context(), w.Key, p))
 	return w
 }
 
@@ -103,4 +100,11 @@ func (w *Worker) NewProgress(percentage float64) *progress.Progress {
 func (w *Worker) Complete(data string) *Worker {
 	w.t.Helper()
 	return w.Append(&progress.Event{Kind: progress.Completed, Success: true, Data: json.RawMessage(data)})
+}
+
+func (w *Worker) check(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
 }
