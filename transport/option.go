@@ -13,14 +13,14 @@ type Option func(*Config)
 // Limits bound what clients may hold and do. 0 means the default; none can be switched off,
 // but any can be large.
 type Limits struct {
-	MessageBytes int     // bytes of one message; default 64 KiB. Before a client is known: 4 KiB
-	MessageRate  float64 // messages a connection may send per second in the long run; default 1,000
-	MessageBurst int     // messages it may send at once; default 2,000
-	InFlight     int     // messages of a connection that are being answered; default 32
-	Attached     int     // requests that a connection follows; default 256
-	QueuedBytes  int     // bytes of replies that wait for a slow connection; default 1 MiB
+	MessageBytes int     // bytes of one message, or of a body; default 64 KiB. Before a client is known: 4 KiB
+	MessageRate  float64 // messages a connection may send per second in the long run, or calls over HTTP that an identity may make; default 1,000. The anonymous identity has no such limit over HTTP
+	MessageBurst int     // messages or calls at once; default 2,000
+	InFlight     int     // messages of a WebSocket that are being answered; default 32
+	Attached     int     // requests that a WebSocket follows; default 256. An event stream: 64
+	QueuedBytes  int     // bytes of replies that wait for a slow WebSocket; default 1 MiB
 
-	Connections            int // in all; default 100,000
+	Connections            int // in all: WebSockets, or calls over HTTP that are being answered, streams too; default 100,000
 	ConnectionsPerIdentity int // of one user and tenant; default 1,000; the anonymous identity has no such limit
 	ConnectionsPerAddress  int // of one IPv4 address or IPv6 /64 network; default 20,000: a proxy is one address
 
@@ -128,7 +128,7 @@ func (l *Limits) setDefaults() {
 
 // WithAuthenticator sets who says who clients are. Without it all clients are one anonymous
 // identity, and browsers may connect only to a loopback name or an IP address: see
-// WithOrigins. A token is taken from the header "Authorization: Bearer …", and from the first
+// WithOrigins. It is asked for each connection, and for each call over HTTP. A token is taken from the header "Authorization: Bearer …", and from the first
 // message of a connection that came without credentials.
 func WithAuthenticator(a Authenticator) Option { return func(c *Config) { c.Authenticator = a } }
 
@@ -144,7 +144,8 @@ func WithProtocolToken() Option { return func(c *Config) { c.ProtocolToken = tru
 // are compared exactly. By default that is just the origin that the request was sent to
 // (scheme, host and port), and, without an authenticator, only if its host is a loopback name
 // or an IP address, since any other name can be made to point here. A server behind a proxy
-// that ends TLS or changes the host needs this option.
+// that ends TLS or changes the host needs this option. Over HTTP, pages of these origins may
+// read what is answered (CORS), with their users' cookies too.
 func WithOrigins(origins ...string) Option {
 	return func(c *Config) { c.Origins = append(c.Origins, origins...) }
 }
@@ -159,7 +160,7 @@ func WithHosts(hosts ...string) Option {
 func WithLimits(l Limits) Option { return func(c *Config) { c.Limits = l } }
 
 // WithPingInterval sets after how long without a message of ours a connection is pinged. More
-// than 0; default: 25 s.
+// than 0; default: 25 s. An event stream has a ping at least every 15 s.
 func WithPingInterval(d time.Duration) Option { return func(c *Config) { c.PingInterval = d } }
 
 // WithPongTimeout sets how long a client may be silent after a ping before its connection is
@@ -171,7 +172,8 @@ func WithPongTimeout(d time.Duration) Option { return func(c *Config) { c.PongTi
 func WithHelloTimeout(d time.Duration) Option { return func(c *Config) { c.HelloTimeout = d } }
 
 // WithWriteTimeout sets how long one write may take before the connection is cut, to be
-// resumed by the client. More than 0; default: 10 s.
+// resumed by the client; over HTTP also how long a body may take to arrive. More than 0;
+// default: 10 s.
 func WithWriteTimeout(d time.Duration) Option { return func(c *Config) { c.WriteTimeout = d } }
 
 // WithDrainTime sets how long clients have to move to another server when this one drains.

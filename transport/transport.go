@@ -52,7 +52,7 @@ type Credentials struct {
 // Authenticator returns the identity that credentials stand for. It may be called by many
 // goroutines at once, and must return when ctx ends: see WithHelloTimeout.
 //
-// It is asked once for each connection before anything else, with a Token of "" too: a client
+// It is asked once for each connection, and each call over HTTP, before anything else, with a Token of "" too: a client
 // that is not known then may still send its token in its first message. An error refuses the
 // client as UNAUTHORIZED with a generic text, unless it is a *streamer.Error with code
 // FORBIDDEN, RATE_LIMITED or SERVICE_UNAVAILABLE, which the client sees.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -110,6 +111,7 @@ type call struct {
 	who   streamer.Identity
 	visit door.Visit
 	id    string // of the request that it is about; "": none, or not known yet
+	timed bool   // its answer has a deadline
 }
 
 var (
@@ -148,6 +150,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer c.visit.Leave()
 	h.stats.calls.Add(1)
 	c.serve(what)
+	c.settle()
 }
 
 // admit finds out whose call it is and counts it.
@@ -211,6 +214,7 @@ func (c *call) answer(status int, body []byte) {
 	h := c.w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
 	c.w.WriteHeader(status)
 	c.w.Write(body)
 }
@@ -237,8 +241,19 @@ func (c *call) control() *http.ResponseController { return http.NewResponseContr
 // patient lets the answer be written up to d from now, and the time a write may take, whatever
 // the server's WriteTimeout. It also keeps HTTP/2 from ending the call before.
 func (c *call) patient(d time.Duration) {
+	c.timed = true
 	if err := c.control().SetWriteDeadline(time.Now().Add(d + c.h.cfg.WriteTimeout)); errors.Is(err, http.ErrNotSupported) {
 		c.h.warn()
+	}
+}
+
+// settle takes back patient once the answer is written: the connection may serve other calls,
+// for which a server without a WriteTimeout would not set another deadline.
+func (c *call) settle() {
+	if c.timed {
+		rc := c.control()
+		_ = rc.Flush()
+		_ = rc.SetWriteDeadline(time.Time{})
 	}
 }
 

@@ -93,6 +93,7 @@ func TestAStreamGoesOnFromItsCursor(t *testing.T) {
 		for i := range 3 {
 			s.puts("r1", i)
 		}
+		synctest.Wait()
 		epoch := s.call("GET", "/requests/r1", "").members()["epoch"].(string)
 		for _, path := range []string{"/requests/r1/events?after=4", "/requests/r1/events?after=4&epoch=" + epoch, "/events?r=r1:" + epoch + ":4", "/events?r=r1::4"} {
 			st := s.stream(path)
@@ -115,6 +116,7 @@ func TestACursorThatCanNotBeHonouredIsToldAsAGap(t *testing.T) {
 		s := start(t)
 		s.submits("r1")
 		s.puts("r1", 1)
+		synctest.Wait()
 		for query, reason := range map[string]string{"after=2&epoch=other": "recreated", "after=99": "ahead"} {
 			st := s.stream("/requests/r1/events?" + query)
 			gap := st.expect("gap", "r1")

@@ -3,6 +3,7 @@ package sse_test
 import (
 	"context"
 	"encoding/json"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -130,6 +131,26 @@ func TestTheServersWriteTimeoutEndsNoWait(t *testing.T) {
 		s.submits("r2")
 		s.call("GET", "/requests/r2", "", "Prefer", "wait=10").is(200)
 		s.call("GET", "/requests/r2/events?after=2", "", "Prefer", "wait=10", "Accept", "application/json").is(200)
+	})
+}
+
+func TestAConnectionServesOtherCallsLongAfterAWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dials := 0
+		s := setup{client: func(tr *http.Transport) {
+			dial := tr.DialContext
+			tr.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+				dials++
+				return dial(ctx, network, addr)
+			}
+		}}.start(t)
+		s.submits("r1")
+		for range 3 {
+			s.call("POST", "/requests", `{"action":"work","id":"r1"}`, "Prefer", "wait=1").is(202)
+			s.call("GET", "/requests/r1", "", "Prefer", "wait=1").is(200)
+			time.Sleep(5 * time.Minute)
+		}
+		require.Equal(t, 1, dials)
 	})
 }
 
