@@ -241,10 +241,11 @@ func TestAFlushThatFailsEndsTheStream(t *testing.T) {
 type stuck struct {
 	progress.Log
 	down atomic.Bool
+	only string // the request whose reads fail; "": all
 }
 
 func (l *stuck) Read(ctx context.Context, key progress.Key, after uint64, limit int) (progress.Page, error) {
-	if l.down.Load() {
+	if l.down.Load() && (l.only == "" || l.only == key.ID) {
 		return progress.Page{}, fmt.Errorf("secret: %w", progress.ErrUnavailable)
 	}
 	return l.Log.Read(ctx, key, after, limit)
@@ -280,6 +281,22 @@ func TestAStoreThatIsAwayForAWhileIsWaitedFor(t *testing.T) {
 		require.Zero(t, m.Seq)
 		require.Less(t, time.Since(began), time.Minute)
 		log.down.Store(false)
+	})
+}
+
+func TestABrowserComesBackForWhatCouldNotBeReadThisTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log *stuck
+		s := setup{log: func(l progress.Log) progress.Log { log = &stuck{Log: l, only: "r2"}; return log }}.start(t)
+		s.submits("r1")
+		s.submits("r2")
+		s.finishes("r1")
+		synctest.Wait()
+		log.down.Store(true)
+		// After 204 it would not.
+		s.call("GET", "/events?r=r1::3&r=r2", "").problem(503, "SERVICE_UNAVAILABLE")
+		log.down.Store(false)
+		s.stream("/events?r=r1::3&r=r2").expect("attached", "r1")
 	})
 }
 

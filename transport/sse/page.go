@@ -2,6 +2,7 @@ package sse
 
 import (
 	"net/http"
+	"strconv"
 
 	"github.com/pay-theory/streamer/v2/internal/wire"
 	"github.com/pay-theory/streamer/v2/progress"
@@ -19,7 +20,7 @@ func (c *call) follow(what resource) {
 		return
 	}
 	if accepts(c.r, "application/json") && !accepts(c.r, "text/event-stream") {
-		c.page(at)
+		c.page(what, at)
 		return
 	}
 	if c.flushable() {
@@ -29,7 +30,7 @@ func (c *call) follow(what resource) {
 
 // page answers with what a stream would show now, or, if that is nothing, when there is
 // something, as far as the client wants to wait.
-func (c *call) page(at []wire.Cursor) {
+func (c *call) page(what resource, at []wire.Cursor) {
 	s := newSet(c)
 	defer s.stop()
 	p := &page{list: []byte(`{"events":[`)}
@@ -63,11 +64,12 @@ func (c *call) page(at []wire.Cursor) {
 		c.w.WriteHeader(http.StatusNotModified)
 		return
 	}
-	done := `],"done":false}`
-	if s.done() {
-		done = `],"done":true}`
+	b := append(p.list, ']')
+	if what == requestEvents {
+		b = strconv.AppendUint(append(b, `,"last":`...), s.followed[0].cursor.After, 10)
 	}
-	c.answer(http.StatusOK, append(p.list, done...))
+	b = strconv.AppendBool(append(b, `,"done":`...), s.done())
+	c.answer(http.StatusOK, append(b, '}'))
 }
 
 // page gathers messages.

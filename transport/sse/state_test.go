@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pay-theory/streamer/v2"
+	"github.com/pay-theory/streamer/v2/transport"
 )
 
 func TestASnapshotShowsHowTheRequestStands(t *testing.T) {
@@ -152,7 +153,7 @@ func TestCancelEndsTheRequestAndSaysHowItStands(t *testing.T) {
 func TestHTTP2TimeoutsCancelNothing(t *testing.T) {
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
-	s := setup{real: true,
+	s := setup{real: true, options: []transport.Option{transport.WithWriteTimeout(100 * time.Millisecond)},
 		server: func(s *http.Server) {
 			s.Protocols = protocols
 			s.WriteTimeout = 50 * time.Millisecond
@@ -170,7 +171,7 @@ func TestHTTP2TimeoutsCancelNothing(t *testing.T) {
 		s.puts("r1", "x")
 		st.expect("output", "r1")
 	}
-	time.AfterFunc(200*time.Millisecond, func() { s.finishes("r1") }) // quiet for longer than the time-out
+	time.AfterFunc(300*time.Millisecond, func() { s.finishes("r1") }) // quiet for longer than either time-out
 	st.expect("complete", "r1")
 	st.ends()
 }

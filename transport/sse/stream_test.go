@@ -147,7 +147,7 @@ func TestAnEndedStreamIsAnsweredWith204(t *testing.T) {
 		s.call("GET", "/events?r=gone", "").problem(404, "NOT_FOUND")
 		s.call("HEAD", "/requests/r1/events", "").is(200)
 		m := s.call("GET", "/requests/r1/events?after=3", "", "Accept", "application/json").is(200).members()
-		require.Equal(t, map[string]any{"done": true, "events": m["events"]}, m)
+		require.Equal(t, map[string]any{"done": true, "last": 3.0, "events": m["events"]}, m)
 	})
 }
 
@@ -242,6 +242,7 @@ func TestPagesHaveWhatAStreamWouldShow(t *testing.T) {
 		a := s.call("GET", "/requests/r1/events", "", json...)
 		require.Equal(t, []string{"attached", "status", "status", "output"}, types(a))
 		require.Equal(t, false, a.members()["done"])
+		require.Equal(t, 3.0, a.members()["last"])
 
 		wait := append(json, "Prefer", "wait=20")
 		began := time.Now()
@@ -266,6 +267,43 @@ func TestPagesHaveWhatAStreamWouldShow(t *testing.T) {
 		require.Equal(t, []string{"attached", "error", "progress", "complete"}, types(a))
 		require.Equal(t, true, a.members()["done"])
 	})
+}
+
+func TestAPageIsAnsweredAtOnceWhenItHasSomethingToSay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t)
+		s.submits("r1")
+		synctest.Wait()
+		began := time.Now()
+		a := s.call("GET", "/events?r=r1::2&r=gone", "", "Accept", "application/json", "Prefer", "wait=20").is(200)
+		require.Contains(t, a.text, "NOT_FOUND")
+		etag := a.Header.Get("ETag")
+		a = s.call("GET", "/events?r=r1::1", "", "Accept", "application/json", "Prefer", "wait=20", "If-None-Match", etag).is(200)
+		require.Contains(t, a.text, `"seq":2`, "what the client has not seen is news, whatever its ETag")
+		require.Zero(t, time.Since(began))
+	})
+}
+
+func TestAPageOfManyRequestsIsBounded(t *testing.T) {
+	s := start(t)
+	query := ""
+	for i := range 10 {
+		id := fmt.Sprint("r", i)
+		query += "&r=" + id
+		s.submits(id)
+		s.does(id, func(ctx context.Context, _ streamer.Reporter) error {
+			for range 60 {
+				if err := streamer.Output(ctx, strings.Repeat("x", 2000)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		s.finishes(id)
+	}
+	a := s.call("GET", "/events?"+query[1:], "", "Accept", "application/json", "Prefer", "wait=1").is(200)
+	require.Less(t, len(a.text), 512<<10)
+	require.Equal(t, false, a.members()["done"])
 }
 
 func TestALongLogIsPagedThrough(t *testing.T) {
