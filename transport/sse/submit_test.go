@@ -149,6 +149,7 @@ func TestAConnectionServesOtherCallsLongAfterAWait(t *testing.T) {
 			s.call("POST", "/requests", `{"action":"work","id":"r1"}`, "Prefer", "wait=1").is(202)
 			s.call("GET", "/requests/r1", "", "Prefer", "wait=1").is(200)
 			time.Sleep(5 * time.Minute)
+			s.call("GET", "/requests/r1", "").is(200)
 		}
 		require.Equal(t, 1, dials)
 	})
