@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -111,7 +110,6 @@ type call struct {
 	who   streamer.Identity
 	visit door.Visit
 	id    string // of the request that it is about; "": none, or not known yet
-	timed bool   // its answer has a deadline
 }
 
 var (
@@ -150,7 +148,6 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer c.visit.Leave()
 	h.stats.calls.Add(1)
 	c.serve(what)
-	c.settle()
 }
 
 // admit finds out whose call it is and counts it.
@@ -214,7 +211,6 @@ func (c *call) answer(status int, body []byte) {
 	h := c.w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
-	h.Set("Content-Length", strconv.Itoa(len(body)))
 	c.w.WriteHeader(status)
 	c.w.Write(body)
 }
@@ -239,21 +235,11 @@ func (c *call) invalid(message string) { c.refuse(http.StatusBadRequest, message
 func (c *call) control() *http.ResponseController { return http.NewResponseController(c.w) }
 
 // patient lets the answer be written up to d from now, and the time a write may take, whatever
-// the server's WriteTimeout. It also keeps HTTP/2 from ending the call before.
+// the server's WriteTimeout. It also keeps HTTP/2 from ending the call before. The server itself
+// clears the deadline before the connection's next call.
 func (c *call) patient(d time.Duration) {
-	c.timed = true
 	if err := c.control().SetWriteDeadline(time.Now().Add(d + c.h.cfg.WriteTimeout)); errors.Is(err, http.ErrNotSupported) {
 		c.h.warn()
-	}
-}
-
-// settle takes back patient once the answer is written: the connection may serve other calls,
-// for which a server without a WriteTimeout would not set another deadline.
-func (c *call) settle() {
-	if c.timed {
-		rc := c.control()
-		_ = rc.Flush()
-		_ = rc.SetWriteDeadline(time.Time{})
 	}
 }
 

@@ -94,10 +94,6 @@ func (s *stream) serve() {
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-cache, no-store, no-transform")
 	h.Set("X-Accel-Buffering", "no")
-	if c.r.ProtoMajor == 1 {
-		h.Set("Connection", "close") // it has the deadline of the last write
-	}
-	c.timed = false
 	c.w.WriteHeader(http.StatusOK)
 	if c.r.Method == http.MethodHead || !c.h.register(s) {
 		s.giveBack()

@@ -155,9 +155,9 @@ func (c *call) body() ([]byte, bool) {
 	most := int64(c.h.cfg.Limits.MessageBytes)
 	rc := c.control()
 	// Not every middleware lets deadlines be set. Then the server's ReadTimeout has to do.
+	// The server clears the deadline when the body has been read.
 	_ = rc.SetReadDeadline(time.Now().Add(c.h.cfg.WriteTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, most))
-	_ = rc.SetReadDeadline(time.Time{})
 	var large *http.MaxBytesError
 	switch {
 	case err == nil:
