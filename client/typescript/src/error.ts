@@ -1,0 +1,48 @@
+/** Codes of the server, and of the client itself: CLOSED. Handlers may use codes of their own. */
+export type ErrorCode =
+  | 'VALIDATION_ERROR'
+  | 'INVALID_ACTION'
+  | 'NOT_FOUND'
+  | 'UNAUTHORIZED'
+  | 'FORBIDDEN'
+  | 'CONFLICT'
+  | 'PAYLOAD_TOO_LARGE'
+  | 'RATE_LIMITED'
+  | 'SERVICE_UNAVAILABLE'
+  | 'TIMEOUT'
+  | 'CANCELED'
+  | 'PROCESSING_FAILED'
+  | 'INTERNAL_ERROR'
+  | 'CLOSED'
+  | (string & {});
+
+const brand = Symbol.for('@streamer/client.error');
+
+export interface ErrorInit {
+  details?: Record<string, unknown> | undefined;
+  /** Milliseconds. */
+  retryAfter?: number | undefined;
+  requestId?: string | undefined;
+  cause?: unknown;
+}
+
+/** What requests reject with: the server refused or failed the request, or the client could not go on. */
+export class StreamerError extends Error {
+  declare readonly code: ErrorCode;
+  declare readonly details: Record<string, unknown> | undefined;
+  /** Milliseconds to wait before trying again, where the server says so. */
+  declare readonly retryAfter: number | undefined;
+  declare readonly requestId: string | undefined;
+
+  constructor(code: ErrorCode, message: string, { details, retryAfter, requestId, ...rest }: ErrorInit = {}) {
+    super(message, rest);
+    this.name = 'StreamerError';
+    Object.assign(this, { code, details, retryAfter, requestId });
+    Object.defineProperty(this, brand, { value: true });
+  }
+
+  /** Reports whether e is a StreamerError, also one of another copy of this package. */
+  static is(e: unknown): e is StreamerError {
+    return typeof e === 'object' && e !== null && (e as Record<symbol, unknown>)[brand] === true;
+  }
+}
