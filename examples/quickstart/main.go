@@ -1,18 +1,16 @@
-// Command quickstart serves one handler that takes a while, calls it, and shows how it goes.
-// The handler reads every file of a directory (that of Go's standard library, unless -dir says
-// otherwise) and writes a CSV with a line for each.
+// Command quickstart serves one handler that takes a while, calls it, and shows how it goes: in the
+// terminal, and on a page that starts it again. The handler (inventory.go) reads every file of a
+// directory, that of Go's standard library unless -dir says otherwise, and writes a CSV with a line
+// for each.
 package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -20,88 +18,15 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/pay-theory/streamer/v2"
 	"github.com/pay-theory/streamer/v2/client"
+	"github.com/pay-theory/streamer/v2/transport/sse"
 	"github.com/pay-theory/streamer/v2/transport/websocket"
 )
-
-// Inventory is the handler. Estimated at a minute, it is queued, and runs while whoever asked
-// for it may come and go.
-type Inventory struct{ files fs.FS }
-
-type Params struct {
-	Dir string `json:"dir"` // within the directory that is served
-}
-
-type Totals struct {
-	Files int    `json:"files"`
-	Lines int    `json:"lines"`
-	Bytes int    `json:"bytes"`
-	CSV   string `json:"csv"`
-}
-
-func (h *Inventory) EstimatedDuration() time.Duration { return time.Minute }
-
-func (h *Inventory) Validate(req *streamer.Request) error {
-	var in Params
-	if err := json.Unmarshal(req.Payload, &in); err != nil || !fs.ValidPath(in.Dir) {
-		return streamer.NewError(streamer.ErrCodeValidation, `want {"dir":"net/http"}: a path without "..", "." for all`)
-	}
-	if info, err := fs.Stat(h.files, in.Dir); err != nil || !info.IsDir() {
-		return streamer.NewError(streamer.ErrCodeNotFound, "there is no directory "+in.Dir)
-	}
-	return nil
-}
-
-func (h *Inventory) ProcessWithProgress(ctx context.Context, req *streamer.Request, p streamer.Reporter) (*streamer.Result, error) {
-	var in Params
-	if err := json.Unmarshal(req.Payload, &in); err != nil {
-		return nil, err
-	}
-	p.Report(0, "looking for files")
-	var names []string
-	err := fs.WalkDir(h.files, in.Dir, func(name string, d fs.DirEntry, err error) error {
-		if err == nil && d.Type().IsRegular() {
-			names = append(names, name)
-		}
-		return errors.Join(err, ctx.Err())
-	})
-	if err != nil {
-		return nil, err
-	}
-	// The request names the file, so that a second attempt writes the same one anew.
-	out, err := os.Create(filepath.Join(os.TempDir(), "inventory-"+req.ID+".csv"))
-	if err != nil {
-		return nil, err
-	}
-	defer out.Close()
-	w := csv.NewWriter(out)
-	w.Write([]string{"file", "bytes", "lines", "sha256"})
-	totals := Totals{CSV: out.Name()}
-	for i, name := range names {
-		if err := ctx.Err(); err != nil { // canceled, out of time, or the service shuts down
-			return nil, err
-		}
-		data, err := fs.ReadFile(h.files, name)
-		if err != nil {
-			return nil, err
-		}
-		lines := strings.Count(string(data), "\n")
-		w.Write([]string{name, strconv.Itoa(len(data)), strconv.Itoa(lines), fmt.Sprintf("%x", sha256.Sum256(data))})
-		totals.Files, totals.Bytes, totals.Lines = totals.Files+1, totals.Bytes+len(data), totals.Lines+lines
-		p.Report(100*float64(i+1)/float64(len(names)), fmt.Sprintf("%d of %d files", i+1, len(names)))
-	}
-	w.Flush()
-	if err := errors.Join(w.Error(), out.Close()); err != nil {
-		return nil, err
-	}
-	return &streamer.Result{RequestID: req.ID, Success: true, Data: totals}, nil
-}
 
 func main() {
 	addr := flag.String("addr", "127.0.0.1:8080", "address to serve; port 0 takes a free one")
@@ -116,6 +41,17 @@ func main() {
 	}
 }
 
+// invitation is what can be done with the service, whose host it gets.
+const invitation = `
+Watch it in a browser:
+  http://%[1]s/
+Or speak to it yourself:
+  curl -N http://%[1]s/requests -H "Content-Type: application/json" -H "Accept: text/event-stream" -d '{"action":"inventory","payload":{"dir":"net"}}'
+  npx wscat -c ws://%[1]s/ws
+  > {"action":"inventory","id":"test-123","payload":{"dir":"."}}
+Ctrl-C stops.
+`
+
 func run(ctx context.Context, out io.Writer, addr, dir string, once bool) error {
 	root, err := open(dir)
 	if err != nil {
@@ -123,12 +59,16 @@ func run(ctx context.Context, out io.Writer, addr, dir string, once bool) error 
 	}
 	defer root.Close()
 
-	// The service: a router, its handlers, and a transport. All in memory, all in this process.
+	// The service: a router, its handlers, and two transports. All in memory, all in this process.
 	router := streamer.NewRouter(streamer.WithLogger(slog.New(slog.DiscardHandler)))
 	router.Handle("inventory", &Inventory{files: root.FS()})
-	ws := websocket.NewHandler(router)
+	ws, events := websocket.NewHandler(router), sse.NewHandler(router)
 	mux := http.NewServeMux()
 	mux.Handle("/ws", ws)
+	for _, path := range []string{"/requests", "/requests/", "/events", "/tickets"} {
+		mux.Handle(path, events)
+	}
+	mux.Handle("/", page())
 	listener, err := listen(addr)
 	if err != nil {
 		return err
@@ -136,13 +76,12 @@ func run(ctx context.Context, out io.Writer, addr, dir string, once bool) error 
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	go server.Serve(listener)
 	go router.Run(context.WithoutCancel(ctx))
-	url := "ws://" + listener.Addr().String() + "/ws"
-	fmt.Fprintf(out, "serving %s at %s\n", root.Name(), url)
+	host := listener.Addr().String()
+	fmt.Fprintf(out, "serving %s at http://%s/\n", root.Name(), host)
 
-	err = call(ctx, out, url)
+	err = call(ctx, out, "ws://"+host+"/ws")
 	if err == nil && !once {
-		fmt.Fprintf(out, "\nTry it yourself:\n  npx wscat -c %s\n  > %s\nCtrl-C stops.\n",
-			url, `{"action":"inventory","id":"test-123","payload":{"dir":"."}}`)
+		fmt.Fprintf(out, invitation, host)
 		<-ctx.Done()
 	}
 	if ctx.Err() != nil {
@@ -151,7 +90,7 @@ func run(ctx context.Context, out io.Writer, addr, dir string, once bool) error 
 	}
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	return errors.Join(err, router.Shutdown(grace), ws.Shutdown(grace), server.Shutdown(grace))
+	return errors.Join(err, router.Shutdown(grace), ws.Shutdown(grace), events.Shutdown(grace), server.Shutdown(grace))
 }
 
 // call is all that a client needs. It would go on across a lost connection, too.
