@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/url"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -29,6 +31,8 @@ var ErrClosed = errors.New("client: closed")
 // It has no goroutine before the first call, and one when a connection is open.
 type Client struct {
 	url    string
+	calls  bool         // over HTTP
+	polls  atomic.Int64 // until when (Unix nanoseconds) event streams are known to be of no use
 	cfg    config
 	asking chan struct{} // has a value while the token source is asked
 	wg     sync.WaitGroup
@@ -59,18 +63,25 @@ type Client struct {
 	telling bool
 }
 
-// New returns a client of the service at a WebSocket URL, ws://… or wss://…. It does no I/O.
+// New returns a client of the service at a URL. It does no I/O.
+//
+// A URL ws://… or wss://… is that of a WebSocket. One http://… or https://… is where the HTTP
+// handler is mounted, so that /requests and /events are below it: requests are submitted and
+// canceled by calls, and one event stream shows all of them; where something on the way holds
+// the stream back it is polling. Both behave the same.
 func New(rawURL string, opts ...Option) (*Client, error) {
 	u, err := url.Parse(rawURL)
 	switch {
 	case err != nil:
 		return nil, errors.New("client: New: the URL can't be parsed")
-	case u.Scheme != "ws" && u.Scheme != "wss":
-		return nil, fmt.Errorf("client: New: URL scheme %q: must be ws or wss", u.Scheme)
+	case u.Scheme != "ws" && u.Scheme != "wss" && u.Scheme != "http" && u.Scheme != "https":
+		return nil, fmt.Errorf("client: New: URL scheme %q: must be ws, wss, http or https", u.Scheme)
 	case u.Host == "":
 		return nil, errors.New("client: New: the URL has no host")
 	case u.Fragment != "":
 		return nil, errors.New("client: New: the URL must not have a fragment")
+	case u.RawQuery != "" && strings.HasPrefix(u.Scheme, "http"):
+		return nil, errors.New("client: New: an http or https URL must not have a query")
 	}
 	cfg, err := newConfig(opts)
 	if err != nil {
@@ -78,6 +89,7 @@ func New(rawURL string, opts ...Option) (*Client, error) {
 	}
 	return &Client{
 		url:    rawURL,
+		calls:  strings.HasPrefix(u.Scheme, "http"),
 		cfg:    cfg,
 		asking: make(chan struct{}, 1),
 		flows:  make(map[string]*flow),

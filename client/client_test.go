@@ -337,12 +337,12 @@ func seqs(t *testing.T, r *client.Request) []uint64 {
 
 func TestInvalidArgumentsAreRefusedWithoutIO(t *testing.T) {
 	t.Parallel()
-	for _, url := range []string{"http://host/ws", "https://host/ws", "host/ws", "ws:///ws", "ws://host/#x", "ws://%zz"} {
+	for _, url := range []string{"ftp://host/ws", "host/ws", "http://host/?x=1", "https:///x", "ws:///ws", "ws://host/#x", "ws://%zz"} {
 		_, err := client.New(url)
 		require.Error(t, err, url)
 	}
-	_, err := client.New("http://host/ws?ticket=secret")
-	require.ErrorContains(t, err, "must be ws or wss")
+	_, err := client.New("ftp://host/ws?ticket=secret")
+	require.ErrorContains(t, err, "must be ws, wss, http or https")
 	require.NotContains(t, err.Error(), "secret")
 	for _, o := range []client.Option{
 		client.WithBackoff(0, time.Second), client.WithBackoff(2*time.Second, time.Second),

@@ -29,11 +29,20 @@ var (
 	errWriteStuck = errors.New("the server takes no messages")
 )
 
-// conn is one WebSocket connection. It has a goroutine that reads, in serve, and one that
-// writes while there is something to write.
+// socket carries the messages of a connection: a WebSocket, or calls over HTTP that act as
+// one.
+type socket interface {
+	Read(ctx context.Context) (websocket.MessageType, []byte, error)
+	Write(ctx context.Context, typ websocket.MessageType, message []byte) error
+	Close(code websocket.StatusCode, reason string) error
+	CloseNow() error
+}
+
+// conn is one connection. It has a goroutine that reads, in serve, and one that writes while
+// there is something to write.
 type conn struct {
 	c     *Client
-	ws    *websocket.Conn
+	ws    socket
 	ctx   context.Context // ends the connection at once
 	kill  context.CancelCauseFunc
 	token string
@@ -85,6 +94,10 @@ func (cn *conn) open() error {
 	header := c.cfg.header.Clone()
 	if token != "" {
 		header.Set("Authorization", "Bearer "+token)
+	}
+	if c.calls {
+		cn.ws = newCalls(cn.ctx, c, header)
+		return nil
 	}
 	ws, resp, err := websocket.Dial(ctx, c.url, &websocket.DialOptions{
 		HTTPClient:   c.cfg.http,

@@ -6,6 +6,9 @@
 //	defer c.Close()
 //	report, err := client.Call[Report](ctx, c, "generate_report", params)
 //
+// The URL says how: ws and wss are a WebSocket, http and https are calls and one event stream,
+// for networks that let nothing else through.
+//
 // A [Client] holds one connection for all requests. It connects on first use, and when the
 // connection is lost while something is pending it connects again, for as long as it takes:
 // requests that the server has not acknowledged are sent again under the same id, which

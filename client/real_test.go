@@ -19,14 +19,45 @@ import (
 	"github.com/pay-theory/streamer/v2/internal/cutproxy"
 	"github.com/pay-theory/streamer/v2/progress"
 	"github.com/pay-theory/streamer/v2/transport"
+	"github.com/pay-theory/streamer/v2/transport/sse"
 	ws "github.com/pay-theory/streamer/v2/transport/websocket"
 )
 
-// service is a real router behind a real transport.
+// service is a real router behind real transports.
 type service struct {
 	router  *streamer.Mux
 	handler *ws.Handler
+	api     *sse.Handler
 	runs    atomic.Int32 // of handlers
+}
+
+// ways are how a client reaches a service.
+var ways = map[string]string{
+	"websocket": "ws://%s/ws",
+	"http":      "http://%s",
+	"held":      "http://%s/held", // something on the way holds streams back
+}
+
+// overAll runs a test for each of them.
+func overAll(t *testing.T, test func(t *testing.T, way string)) {
+	t.Helper()
+	for name, way := range ways {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, way)
+		})
+	}
+}
+
+// hold keeps event streams back, as a proxy does that buffers.
+func hold(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Accept") == "text/event-stream" {
+			<-r.Context().Done()
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // serve starts a service on l.
@@ -42,8 +73,14 @@ func serve(t testing.TB, l net.Listener, opts ...transport.Option) *service {
 		<-ctx.Done()
 		return nil, context.Cause(ctx)
 	}))
-	s.handler = ws.NewHandler(s.router, append([]transport.Option{transport.WithLogger(quiet)}, opts...)...)
-	hs := &http.Server{Handler: s.handler}
+	opts = append([]transport.Option{transport.WithLogger(quiet)}, opts...)
+	s.handler = ws.NewHandler(s.router, opts...)
+	s.api = sse.NewHandler(s.router, opts...)
+	mux := http.NewServeMux()
+	mux.Handle("/", s.api)
+	mux.Handle("/ws", s.handler)
+	mux.Handle("/held/", http.StripPrefix("/held", hold(s.api)))
+	hs := &http.Server{Handler: mux}
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
@@ -60,6 +97,7 @@ func serve(t testing.TB, l net.Listener, opts ...transport.Option) *service {
 		defer stop()
 		_ = s.router.Shutdown(ctx)
 		_ = s.handler.Shutdown(ctx)
+		_ = s.api.Shutdown(ctx)
 		_ = hs.Close()
 		_ = l.Close()
 		cancel()
@@ -106,7 +144,7 @@ func (s *service) flaky(ctx context.Context, _ *streamer.Request, p streamer.Rep
 }
 
 // realBubble runs a test in a bubble with a real service and a client that reaches it.
-func realBubble(t *testing.T, plans cutproxy.Plans, f func(t *testing.T, s *service, c *client.Client)) {
+func realBubble(t *testing.T, way string, plans cutproxy.Plans, f func(t *testing.T, s *service, c *client.Client)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		n := &network{conns: make(chan net.Conn), closed: make(chan struct{})}
@@ -115,70 +153,79 @@ func realBubble(t *testing.T, plans cutproxy.Plans, f func(t *testing.T, s *serv
 		if plans != nil {
 			dial = cutproxy.Dial(dial, plans)
 		}
-		c, err := client.New("ws://127.0.0.1/ws", client.WithLogger(slog.New(slog.DiscardHandler)),
-			client.WithHTTPClient(&http.Client{Transport: &http.Transport{DialContext: dial}}))
+		tr := &http.Transport{DialContext: dial}
+		c, err := client.New(fmt.Sprintf(way, "127.0.0.1"), client.WithLogger(slog.New(slog.DiscardHandler)),
+			client.WithHTTPClient(&http.Client{Transport: tr}))
 		require.NoError(t, err)
 		f(t, s, c)
 		require.NoError(t, c.Close())
+		tr.CloseIdleConnections()
 		close(n.closed)
 	})
 }
 
 func TestRealServiceEndToEnd(t *testing.T) {
 	t.Parallel()
-	realBubble(t, nil, func(t *testing.T, s *service, c *client.Client) {
-		echoed, err := client.Call[string](t.Context(), c, "echo", "hello")
-		require.NoError(t, err)
-		require.Equal(t, "hello", echoed)
+	overAll(t, func(t *testing.T, way string) {
+		realBubble(t, way, nil, func(t *testing.T, s *service, c *client.Client) {
+			echoed, err := client.Call[string](t.Context(), c, "echo", "hello")
+			require.NoError(t, err)
+			require.Equal(t, "hello", echoed)
 
-		var percentages []float64
-		result, err := c.RequestWithProgress(t.Context(), "count", counting{N: 5, Pause: 500}, func(p client.Progress) {
-			percentages = append(percentages, p.Percentage)
+			// A client that has to find out first how to reach the service comes late to the first one.
+			_, err = c.Request(t.Context(), "count", counting{N: 1, Pause: 10_000})
+			require.NoError(t, err)
+			var percentages []float64
+			result, err := c.RequestWithProgress(t.Context(), "count", counting{N: 5, Pause: 500}, func(p client.Progress) {
+				percentages = append(percentages, p.Percentage)
+			})
+			require.NoError(t, err)
+			require.JSONEq(t, `{"n":5}`, string(raw(result)))
+			require.Equal(t, []float64{20, 40, 60, 80, 100}, percentages)
+
+			r, err := c.Submit(t.Context(), "sleep", nil, client.WithID("z"))
+			require.NoError(t, err)
+			require.NoError(t, r.Cancel(t.Context(), "enough"))
+			_, err = r.Wait(t.Context())
+			require.Equal(t, streamer.ErrCodeCanceled, codeOf(err))
+			require.NoError(t, r.Cancel(t.Context(), "again"))
+
+			_, err = c.Request(t.Context(), "sleep", 1, client.WithID("z"))
+			require.Equal(t, streamer.ErrCodeConflict, codeOf(err))
+			_, err = c.Request(t.Context(), "sleep", nil, client.WithID("z"))
+			require.Equal(t, streamer.ErrCodeCanceled, codeOf(err))
+			_, err = c.Attach(t.Context(), "nobody")
+			require.Equal(t, streamer.ErrCodeNotFound, codeOf(err))
+			_, err = c.Request(t.Context(), "nonsense", nil)
+			require.Equal(t, streamer.ErrCodeInvalidAction, codeOf(err))
 		})
-		require.NoError(t, err)
-		require.JSONEq(t, `{"n":5}`, string(raw(result)))
-		require.Equal(t, []float64{20, 40, 60, 80, 100}, percentages)
-
-		r, err := c.Submit(t.Context(), "sleep", nil, client.WithID("z"))
-		require.NoError(t, err)
-		require.NoError(t, r.Cancel(t.Context(), "enough"))
-		_, err = r.Wait(t.Context())
-		require.Equal(t, streamer.ErrCodeCanceled, codeOf(err))
-		require.NoError(t, r.Cancel(t.Context(), "again"))
-
-		_, err = c.Request(t.Context(), "sleep", 1, client.WithID("z"))
-		require.Equal(t, streamer.ErrCodeConflict, codeOf(err))
-		_, err = c.Request(t.Context(), "sleep", nil, client.WithID("z"))
-		require.Equal(t, streamer.ErrCodeCanceled, codeOf(err))
-		_, err = c.Attach(t.Context(), "nobody")
-		require.Equal(t, streamer.ErrCodeNotFound, codeOf(err))
-		_, err = c.Request(t.Context(), "nonsense", nil)
-		require.Equal(t, streamer.ErrCodeInvalidAction, codeOf(err))
 	})
 }
 
 func TestRealServiceShowsAttempts(t *testing.T) {
 	t.Parallel()
-	realBubble(t, nil, func(t *testing.T, s *service, c *client.Client) {
-		r, err := c.Submit(t.Context(), "flaky", nil)
-		require.NoError(t, err)
-		var outputs []string
-		attempts := 0
-		for e, err := range r.Events(t.Context()) {
+	overAll(t, func(t *testing.T, way string) {
+		realBubble(t, way, nil, func(t *testing.T, s *service, c *client.Client) {
+			r, err := c.Submit(t.Context(), "flaky", nil)
 			require.NoError(t, err)
-			switch e.Kind {
-			case progress.Started:
-				attempts = e.Attempt
-				outputs = outputs[:e.OutputsFrom]
-			case progress.Retrying:
-				require.Equal(t, "not yet", e.Error.Message)
-			case progress.Output:
-				require.Equal(t, len(outputs), e.Index)
-				outputs = append(outputs, string(e.Data))
+			var outputs []string
+			attempts := 0
+			for e, err := range r.Events(t.Context()) {
+				require.NoError(t, err)
+				switch e.Kind {
+				case progress.Started:
+					attempts = e.Attempt
+					outputs = outputs[:e.OutputsFrom]
+				case progress.Retrying:
+					require.Equal(t, "not yet", e.Error.Message)
+				case progress.Output:
+					require.Equal(t, len(outputs), e.Index)
+					outputs = append(outputs, string(e.Data))
+				}
 			}
-		}
-		require.Equal(t, 3, attempts)
-		require.Equal(t, []string{"0", "1"}, outputs)
+			require.Equal(t, 3, attempts)
+			require.Equal(t, []string{"0", "1"}, outputs)
+		})
 	})
 }
 
@@ -209,102 +256,114 @@ func exact(t *testing.T, r *client.Request, n int) {
 
 func TestRealServiceShowsTheExactSequenceWhereverTheConnectionIsCut(t *testing.T) {
 	t.Parallel()
-	cuts := 0
-	for at := 1; ; at++ {
-		dials := 0
-		realBubble(t, func(n int) cutproxy.Plan {
-			dials = n + 1
-			if n > 0 {
-				return cutproxy.Plan{}
-			}
-			return cutproxy.Plan{ToClient: at}
-		}, func(t *testing.T, s *service, c *client.Client) {
-			r, err := c.Submit(t.Context(), "count", counting{N: 4, Pause: 50})
-			require.NoError(t, err)
-			exact(t, r, 4)
-			require.EqualValues(t, 1, s.runs.Load())
-		})
-		if dials < 2 {
-			break
+	overAll(t, func(t *testing.T, way string) {
+		cuts, step := 0, 1
+		if way != ways["websocket"] {
+			step = 7 // headers make for many bytes
 		}
-		cuts++
-	}
-	require.Greater(t, cuts, 1000)
+		for at := 1; ; at += step {
+			dials := 0
+			realBubble(t, way, func(n int) cutproxy.Plan {
+				dials = n + 1
+				if n > 0 {
+					return cutproxy.Plan{}
+				}
+				return cutproxy.Plan{ToClient: at}
+			}, func(t *testing.T, s *service, c *client.Client) {
+				r, err := c.Submit(t.Context(), "count", counting{N: 4, Pause: 50})
+				require.NoError(t, err)
+				exact(t, r, 4)
+				require.EqualValues(t, 1, s.runs.Load())
+			})
+			if dials < 2 || at > 3000 {
+				break
+			}
+			cuts++
+		}
+		require.Greater(t, cuts*step, 1000)
+	})
 }
 
 func TestRealServiceOverTCPCutAfterEveryEvent(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	s := serve(t, l)
-	proxy, err := cutproxy.Listen(l.Addr().String(), func(int) cutproxy.Plan { return cutproxy.Plan{} })
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, proxy.Close()) })
-	c, err := client.New("ws://"+proxy.Addr(), client.WithLogger(slog.New(slog.DiscardHandler)),
-		client.WithBackoff(time.Millisecond, 5*time.Millisecond))
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, c.Close()) })
+	for _, name := range []string{"websocket", "http"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			require.NoError(t, err)
+			s := serve(t, l)
+			proxy, err := cutproxy.Listen(l.Addr().String(), func(int) cutproxy.Plan { return cutproxy.Plan{} })
+			require.NoError(t, err)
+			t.Cleanup(func() { require.NoError(t, proxy.Close()) })
+			tr := &http.Transport{}
+			t.Cleanup(tr.CloseIdleConnections)
+			c, err := client.New(fmt.Sprintf(ways[name], proxy.Addr()), client.WithLogger(slog.New(slog.DiscardHandler)),
+				client.WithBackoff(time.Millisecond, 5*time.Millisecond), client.WithHTTPClient(&http.Client{Transport: tr}))
+			require.NoError(t, err)
+			t.Cleanup(func() { require.NoError(t, c.Close()) })
 
-	const n = 30
-	r, err := c.Submit(t.Context(), "count", counting{N: n, Pause: 10})
-	require.NoError(t, err)
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		for range r.Events(t.Context()) {
-			proxy.Cut()
-		}
-	}()
-	exact(t, r, n)
-	<-watched
-	require.EqualValues(t, 1, s.runs.Load())
-	require.Greater(t, proxy.Accepted(), 5)
+			const n = 30
+			r, err := c.Submit(t.Context(), "count", counting{N: n, Pause: 10})
+			require.NoError(t, err)
+			watched := make(chan struct{})
+			go func() {
+				defer close(watched)
+				for range r.Events(t.Context()) {
+					proxy.Cut()
+				}
+			}()
+			exact(t, r, n)
+			<-watched
+			require.EqualValues(t, 1, s.runs.Load())
+			require.Greater(t, proxy.Accepted(), 5)
+		})
+	}
 }
 
 func TestRealServiceShutdownMovesItsClients(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		n := &network{conns: make(chan net.Conn), closed: make(chan struct{})}
-		s := serve(t, n)
-		c, err := client.New("ws://127.0.0.1/ws", client.WithLogger(slog.New(slog.DiscardHandler)),
-			client.WithHTTPClient(&http.Client{Transport: &http.Transport{DialContext: n.dial}}))
-		require.NoError(t, err)
-		r, err := c.Submit(t.Context(), "count", counting{N: 4, Pause: 500})
-		require.NoError(t, err)
-		time.Sleep(100 * time.Millisecond) // it runs
-		down := make(chan struct{})
-		go func() {
-			defer close(down)
-			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-			defer cancel()
-			_ = s.router.Shutdown(ctx)
-			time.Sleep(time.Millisecond) // the end is on its way
-			_ = s.handler.Shutdown(ctx)
-		}()
-		exact(t, r, 4) // drained, and shown to its end
-		<-down
-		require.NoError(t, c.Close())
-		close(n.closed)
+	overAll(t, func(t *testing.T, way string) {
+		realBubble(t, way, nil, func(t *testing.T, s *service, c *client.Client) {
+			r, err := c.Submit(t.Context(), "count", counting{N: 4, Pause: 500})
+			require.NoError(t, err)
+			time.Sleep(100 * time.Millisecond) // it runs
+			down := make(chan struct{})
+			go func() {
+				defer close(down)
+				ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+				defer cancel()
+				_ = s.router.Shutdown(ctx)
+				time.Sleep(time.Millisecond) // the end is on its way
+				if way != ways["held"] {     // polls are answered as long as there is a server
+					_ = s.handler.Shutdown(ctx)
+					_ = s.api.Shutdown(ctx)
+				}
+			}()
+			exact(t, r, 4) // drained, and shown to its end
+			<-down
+		})
 	})
 }
 
 func TestRealServiceManyRequestsOnOneConnection(t *testing.T) {
 	t.Parallel()
-	realBubble(t, nil, func(t *testing.T, s *service, c *client.Client) {
-		errs := make(chan error)
-		const n = 300
-		for range n {
-			go func() {
-				result, err := c.Request(t.Context(), "count", counting{N: 5})
-				if err == nil && string(raw(result)) != `{"n":5}` {
-					err = fmt.Errorf("result %s", raw(result))
-				}
-				errs <- err
-			}()
-		}
-		for range n {
-			require.NoError(t, <-errs)
-		}
-		require.EqualValues(t, n, s.runs.Load())
+	overAll(t, func(t *testing.T, way string) {
+		realBubble(t, way, nil, func(t *testing.T, s *service, c *client.Client) {
+			errs := make(chan error)
+			const n = 300
+			for range n {
+				go func() {
+					result, err := c.Request(t.Context(), "count", counting{N: 5})
+					if err == nil && string(raw(result)) != `{"n":5}` {
+						err = fmt.Errorf("result %s", raw(result))
+					}
+					errs <- err
+				}()
+			}
+			for range n {
+				require.NoError(t, <-errs)
+			}
+			require.EqualValues(t, n, s.runs.Load())
+		})
 	})
 }

@@ -106,7 +106,7 @@ func judge(err error) verdict {
 	if broken, ok := errors.AsType[*protocolError](err); ok {
 		return verdict{err: err, stop: streamer.NewError(streamer.ErrCodeInternalError, broken.Error())}
 	}
-	if errors.Is(err, websocket.ErrMessageTooBig) {
+	if errors.Is(err, websocket.ErrMessageTooBig) || errors.Is(err, errTooLarge) {
 		return verdict{err: err, stop: streamer.NewError(streamer.ErrCodePayloadTooLarge, "a message of the server is larger than WithLimits allows")}
 	}
 	if e, ok := errors.AsType[*streamer.Error](err); ok && (e.Code == streamer.ErrCodeUnauthorized || e.Code == streamer.ErrCodeForbidden) {
@@ -114,6 +114,9 @@ func judge(err error) verdict {
 	}
 	return verdict{err: err}
 }
+
+// errTooLarge says that an event of a stream is larger than the client takes.
+var errTooLarge = errors.New("an event of the server is too large")
 
 // protocolError says that the peer does not speak the protocol.
 type protocolError struct{ what string }
