@@ -8,14 +8,24 @@ FUZZTIME    ?= 20s
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help test check lint fmt fuzz bench bench-smoke vuln examples
+# Packages of TypeScript, in the order in which they need each other.
+WEB := client/typescript examples/react
+
+.PHONY: help test test-go test-web check lint fmt fuzz bench bench-smoke vuln examples
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
-test: ## run all tests of all modules
+test: test-go test-web ## run all tests: Go, TypeScript, and both in nginx and Chromium
+
+test-go: ## run the tests of all Go modules (nginx and Caddy are installed if they are missing)
+	@.ci/packages nginx caddy
 	@$(if $(RACE),,echo "no C compiler found: testing without the race detector";) \
 	set -e; for dir in $(MODULES); do (cd $$dir && go test $(RACE) ./...); done
+
+test-web: ## check and test the npm packages (Chromium is installed if it is missing)
+	@.ci/packages node npm chromium
+	@set -e; for dir in $(WEB); do echo "== $$dir"; (cd $$dir && npm ci --no-audit --no-fund --loglevel=error && npm run --silent check); done
 
 check: lint test fuzz examples bench-smoke vuln ## all that CI checks
 

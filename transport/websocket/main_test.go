@@ -109,7 +109,6 @@ type peer struct {
 	t     *testing.T
 	conn  *ws.Conn
 	ahead []string // messages of a frame that was read
-	aside []string // what about has read beside what it looked for
 }
 
 // connect opens a connection with these headers, given as pairs of name and value.
