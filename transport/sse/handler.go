@@ -26,7 +26,7 @@ type Handler struct {
 	door   *door.Door
 	rates  limit.Rates[owner]
 	stats  counters
-	buffer sync.Pool // *[]byte
+	loans  sync.Pool // *loan
 
 	warned sync.Once // of middleware that hides deadlines
 
@@ -53,7 +53,7 @@ func NewHandler(router transport.Router, opts ...transport.Option) *Handler {
 	}
 	h.log = h.cfg.Logger
 	h.door = door.New(&h.cfg.Limits)
-	h.buffer.New = func() any { return new([]byte) }
+	h.loans.New = func() any { return new(loan) }
 	return h
 }
 

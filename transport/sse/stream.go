@@ -34,10 +34,13 @@ const (
 type stream struct {
 	*set
 	rc     *http.ResponseController
-	single bool // of one request, whose cursors go without its id
+	single bool  // of one request, whose cursors go without its id
+	loan   *loan // nil: there is none
 	buf    []byte
 	of     *followed   // whose log is shown
 	cut    atomic.Bool // by Shutdown
+
+	deadline time.Time // of writes
 }
 
 func (c *call) newStream(single bool) *stream {
@@ -121,6 +124,7 @@ func (s *stream) run() error {
 		return err
 	}
 	written := time.Now()
+	wake := written.Add(beat)
 	timer := time.NewTimer(beat)
 	defer timer.Stop()
 	draining, closed := c.h.router.Draining(), c.h.closed
@@ -129,7 +133,7 @@ func (s *stream) run() error {
 		done := s.done()
 		if done {
 			s.borrow()
-			s.put(wire.TypeEnd, "", []byte(`{"type":"end"}`))
+			s.put(wire.TypeEnd, place{}, []byte(`{"type":"end"}`))
 		}
 		if more && len(s.buf) < flushBytes {
 			continue
@@ -146,11 +150,19 @@ func (s *stream) run() error {
 		if more {
 			continue
 		}
-		next := min(time.Until(written.Add(beat)), time.Until(life))
-		if stalled {
-			next = min(next, stallPause)
+		s.giveBack()
+		next := written.Add(beat)
+		if life.Before(next) {
+			next = life
 		}
-		timer.Reset(next)
+		if stalled {
+			next = sooner(next, stallPause)
+		}
+		// After a write the timer is left to run off too early: to set it costs more than that.
+		if wake.IsZero() || next.Before(wake) {
+			wake = next
+			timer.Reset(time.Until(next))
+		}
 		select {
 		case <-s.changed:
 		case <-c.context().Done():
@@ -164,6 +176,7 @@ func (s *stream) run() error {
 			// One after the other: their clients come to the other servers.
 			life = sooner(life, rand.N(c.h.spread+1))
 		case now := <-timer.C:
+			wake = time.Time{}
 			if !now.Before(life) {
 				return nil
 			}
@@ -171,7 +184,7 @@ func (s *stream) run() error {
 			if now.Sub(written) >= beat {
 				s.borrow()
 				s.buf = append(s.buf, ":\n"...)
-				s.put(wire.TypePing, "", []byte(`{"type":"ping"}`))
+				s.put(wire.TypePing, place{}, []byte(`{"type":"ping"}`))
 			}
 		}
 	}
@@ -195,7 +208,7 @@ func (s *stream) leave(within time.Duration) {
 	s.buf = append(s.buf, "retry: "...)
 	s.buf = strconv.AppendInt(s.buf, m.ReconnectInMS, 10)
 	s.buf = append(s.buf, '\n')
-	s.put(m.Type, "", m.Append(nil))
+	s.put(m.Type, place{}, m.Append(nil))
 }
 
 // step shows a page of each request that has something new. It returns whether there is more
@@ -206,15 +219,17 @@ func (s *stream) step() (more, stalled bool) {
 			stalled = stalled || f.stalls > 0
 			continue
 		}
-		page, err := f.viewer.Read(s.c.context(), f.cursor.After, pageSize)
+		s.borrow()
+		page := &s.loan.page
+		var err error
+		*page, err = f.viewer.Read(s.c.context(), f.cursor.After, pageSize)
 		if err != nil {
 			stalled = s.stall(f, err) || stalled
 			continue
 		}
 		f.stalls = 0
 		s.of = f
-		s.borrow()
-		switch f.cursor.Show(&page, s) {
+		switch f.cursor.Show(page, s) {
 		case view.More:
 			f.dirty.Store(true)
 			more = true
@@ -235,9 +250,8 @@ func (s *stream) stall(f *followed, err error) bool {
 		return true
 	}
 	f.over = true
-	s.borrow()
 	m := refusal(f.id, err)
-	s.put(m.Type, "", m.Append(nil))
+	s.put(m.Type, place{}, m.Append(nil))
 	return false
 }
 
@@ -268,22 +282,22 @@ func (f *followed) gap(page *progress.Page, after uint64, reason string) *wire.O
 // Gap implements [view.Sink].
 func (s *stream) Gap(page *progress.Page, after uint64, reason string) {
 	m := s.of.gap(page, after, reason)
-	s.put(m.Type, s.position(s.of, page.State.Epoch, page.Oldest-1), m.Append(nil))
+	s.put(m.Type, place{s.of, page.State.Epoch, page.Oldest - 1}, m.Append(nil))
 }
 
 // Event implements [view.Sink].
 func (s *stream) Event(page *progress.Page, e *progress.Event) {
-	id := s.position(s.of, page.State.Epoch, e.Seq)
+	at := place{s.of, page.State.Epoch, e.Seq}
 	if page.State.Last-e.Seq > recent { // not kept: hardly another viewer is as far behind
-		s.put(eventType(e), id, wire.EncodeEvent(s.of.id, e))
+		s.put(eventType(e), at, wire.EncodeEvent(s.of.id, e))
 		return
 	}
-	s.put(eventType(e), id, e.Encoded(s.of.id, wire.EncodeEvent))
+	s.put(eventType(e), at, e.Encoded(s.of.id, wire.EncodeEvent))
 }
 
 // Progress implements [view.Sink].
 func (s *stream) Progress(p *progress.Progress) {
-	s.put(wire.TypeProgress, "", p.Encoded(s.of.id, wire.EncodeProgress))
+	s.put(wire.TypeProgress, place{}, p.Encoded(s.of.id, wire.EncodeProgress))
 }
 
 // eventType is the type of an event's message.

@@ -7,33 +7,50 @@ import (
 	"time"
 
 	"github.com/pay-theory/streamer/v2"
+	"github.com/pay-theory/streamer/v2/progress"
 )
 
 // bufferMax is the largest buffer that is kept for other streams.
 const bufferMax = 2 * flushBytes
 
-// borrow makes sure that there is a buffer. While nothing is to be written a stream has none.
+// loan is what a stream needs to write, and does without while nothing is to be written.
+type loan struct {
+	buf  []byte
+	page progress.Page // that is shown
+}
+
+// borrow makes sure that there is a buffer.
 func (s *stream) borrow() {
-	if s.buf == nil {
-		s.buf = (*s.c.h.buffer.Get().(*[]byte))[:0]
+	if s.loan == nil {
+		s.loan = s.c.h.loans.Get().(*loan)
+		s.buf = s.loan.buf[:0]
 	}
 }
 
 // giveBack returns the buffer. What is in it is dropped.
 func (s *stream) giveBack() {
-	if b := s.buf; cap(b) <= bufferMax {
-		s.c.h.buffer.Put(&b)
+	if s.loan != nil && cap(s.buf) <= bufferMax {
+		*s.loan = loan{buf: s.buf}
+		s.c.h.loans.Put(s.loan)
 	}
-	s.buf = nil
+	s.loan, s.buf = nil, nil
 }
 
-// put adds an event to what is written next. name and id have no line breaks; data, a message,
-// has none either.
-func (s *stream) put(name, id string, data []byte) {
+// place is where an event moves a request of the stream: with it as its id a client comes back
+// to there, and to where the other requests of the stream are. The zero place is none.
+type place struct {
+	of    *followed
+	epoch string
+	after uint64
+}
+
+// put adds an event to what is written next. name has no line breaks; data, a message, has none
+// either.
+func (s *stream) put(name string, at place, data []byte) {
 	b := append(s.buf, "event: "...)
 	b = append(b, name...)
-	if id != "" {
-		b = append(append(b, "\nid: "...), id...)
+	if at.of != nil {
+		b = s.appendPlace(append(b, "\nid: "...), at)
 	}
 	b = append(append(b, "\ndata: "...), data...)
 	s.buf = append(b, "\n\n"...)
@@ -41,28 +58,24 @@ func (s *stream) put(name, id string, data []byte) {
 }
 
 // cursor is the id of an event after which f stands where it does.
-func (s *stream) cursor(f *followed) string { return s.position(f, f.cursor.Epoch, f.cursor.After) }
+func (s *stream) cursor(f *followed) place { return place{f, f.cursor.Epoch, f.cursor.After} }
 
-// position is the id of an event that moves f there: with it a client comes back to this
-// place of all requests of the stream.
-func (s *stream) position(f *followed, epoch string, after uint64) string {
-	var room [256]byte
-	b := room[:0]
+func (s *stream) appendPlace(b []byte, at place) []byte {
 	if s.single {
-		return string(appendPosition(b, epoch, after))
+		return appendPosition(b, at.epoch, at.after)
 	}
-	for _, g := range s.followed {
-		if len(b) > 0 {
+	for i, f := range s.followed {
+		if i > 0 {
 			b = append(b, ',')
 		}
-		b = append(append(b, g.id...), ':')
-		if g == f {
-			b = appendPosition(b, epoch, after)
+		b = append(append(b, f.id...), ':')
+		if f == at.of {
+			b = appendPosition(b, at.epoch, at.after)
 		} else {
-			b = appendPosition(b, g.cursor.Epoch, g.cursor.After)
+			b = appendPosition(b, f.cursor.Epoch, f.cursor.After)
 		}
 	}
-	return string(b)
+	return b
 }
 
 func appendPosition(b []byte, epoch string, after uint64) []byte {
@@ -75,9 +88,7 @@ func (s *stream) flush() error {
 		return nil
 	}
 	c := s.c
-	if err := s.rc.SetWriteDeadline(time.Now().Add(c.h.cfg.WriteTimeout)); errors.Is(err, http.ErrNotSupported) {
-		c.h.warn()
-	}
+	s.patient()
 	if s.cut.Load() { // after the deadline was set, so that none that Shutdown sets is lost
 		return http.ErrServerClosed
 	}
@@ -90,8 +101,23 @@ func (s *stream) flush() error {
 	if err == nil && c.r.ProtoMajor > 1 && !s.cut.Load() {
 		// On HTTP/2 a deadline that passes ends the stream, even when nothing is written.
 		_ = s.rc.SetWriteDeadline(time.Time{})
+		s.deadline = time.Time{}
 	}
 	return err
+}
+
+// patient bounds the next write in time. To set a deadline costs much beside a small write, so
+// one that leaves nearly as much time is kept.
+func (s *stream) patient() {
+	h := s.c.h
+	now := time.Now()
+	if s.deadline.Sub(now) > h.cfg.WriteTimeout-h.cfg.WriteTimeout/8 {
+		return
+	}
+	s.deadline = now.Add(h.cfg.WriteTimeout)
+	if err := s.rc.SetWriteDeadline(s.deadline); errors.Is(err, http.ErrNotSupported) {
+		h.warn()
+	}
 }
 
 // errFlush is for whoever put the handler behind such middleware.

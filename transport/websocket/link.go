@@ -110,6 +110,15 @@ func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return u.link, bufio.NewReadWriter(bufio.NewReaderSize(u.link, readBuffer), bufio.NewWriterSize(u.link, writeBuffer)), nil
 }
 
+// WriteHeader implements http.ResponseWriter. Writers of some frameworks, such as gin, only note the
+// status until there is a body, which an upgrade has not.
+func (u *upgrade) WriteHeader(status int) {
+	u.ResponseWriter.WriteHeader(status)
+	if w, ok := u.ResponseWriter.(interface{ WriteHeaderNow() }); ok {
+		w.WriteHeaderNow()
+	}
+}
+
 // hijackable reports whether Hijack will find what it needs.
 func hijackable(w http.ResponseWriter) bool {
 	for {

@@ -66,22 +66,10 @@ func serve(ctx context.Context, listener net.Listener) error {
 func mount(ws, api http.Handler) http.Handler {
 	engine := gin.New()
 	engine.Use(gin.Logger(), gin.Recovery())
-	engine.Any("/ws", upgrades(ws))
+	engine.Any("/ws", gin.WrapH(ws))
 	engine.Any("/api/*path", gin.WrapH(http.StripPrefix("/api", api)))
 	engine.GET("/", func(c *gin.Context) { c.String(http.StatusOK, "tea house\n") })
 	return engine
-}
-
-// upgrades returns a handler of WebSockets. gin's own writer keeps the status of an answer back
-// until there is a body, which an upgrade has not, so ws gets the one below it.
-func upgrades(ws http.Handler) gin.HandlerFunc {
-	return func(c *gin.Context) {
-		var w http.ResponseWriter = c.Writer
-		if below, ok := w.(interface{ Unwrap() http.ResponseWriter }); ok {
-			w = below.Unwrap()
-		}
-		ws.ServeHTTP(w, c.Request)
-	}
 }
 
 // brew makes cups of tea, one after the other.
