@@ -66,7 +66,7 @@ func one(id string, query url.Values, last string) (wire.Cursor, error) {
 	}
 	c, err := parse(text)
 	if err != nil {
-		return c, fmt.Errorf("after=%s&epoch=%s: want the seq and the epoch of an event", clip(query.Get("after")), clip(query.Get("epoch")))
+		return c, fmt.Errorf("after=%q, epoch=%q: want the seq and the epoch of an event", clip(query.Get("after")), clip(query.Get("epoch")))
 	}
 	return c, nil
 }
@@ -85,10 +85,10 @@ func many(list []string, last string) ([]wire.Cursor, error) {
 	for _, text := range list {
 		c, err := parse(text)
 		if err != nil {
-			return nil, fmt.Errorf("r=%s: want id, id:epoch or id:epoch:after", clip(text))
+			return nil, fmt.Errorf("r=%q: want id, id:epoch or id:epoch:after", clip(text))
 		}
 		if _, twice := place[c.ID]; twice {
-			return nil, fmt.Errorf("r=%s: the request is named twice", clip(text))
+			return nil, fmt.Errorf("r=%q: the request is named twice", clip(text))
 		}
 		place[c.ID] = len(all)
 		all = append(all, c)
