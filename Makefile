@@ -9,7 +9,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
 # Packages of TypeScript, in the order in which they need each other.
-WEB := client/typescript examples/react
+WEB := client/typescript examples/react test/browser
 
 .PHONY: help test test-go test-web check lint fmt fuzz bench bench-smoke vuln examples
 

@@ -82,6 +82,8 @@ export function httpTransport(base: string, fetch: Fetch | undefined, only?: 'ss
       } catch {}
       const { code, detail, retry_after_ms } = p;
       const { status } = response;
+      // Browsers take what is left of an answer that was cut off for all of it, be it half a status.
+      if (status < 400 || !(text || response.headers.has('content-length'))) throw new Error('the answer was cut off');
       if (code && !(status === 401 && !p.seq) && !(aboutAll && isTransient(status))) {
         return { ...p, message: detail ?? '' };
       }

@@ -57,7 +57,7 @@ export class Viewer {
   start(payload) {
     this.#handle?.detach();
     const handle = this.#client.submit('inventory', payload);
-    this.#view = { ...nothing(), id: handle.id, status: 'Sent to the server', started: performance.now() };
+    this.#view = { ...nothing(), id: handle.id, payload, status: 'Sent to the server', started: performance.now() };
     this.#follow(handle);
     return handle.id;
   }
@@ -87,9 +87,15 @@ export class Viewer {
       onState: () => this.#draw(),
     });
     if (this.busy) {
-      const { id, epoch, seq: after } = this.#view;
+      const { id, payload, epoch, seq: after } = this.#view;
       this.#handle.detach();
-      this.#follow(this.#client.attach(id, epoch ? { epoch, after } : {}));
+      // What the server has not answered is sent again: with the same id it is the same request.
+      const unanswered = payload && !epoch;
+      this.#follow(
+        unanswered
+          ? this.#client.submit('inventory', payload, { id })
+          : this.#client.attach(id, epoch ? { epoch, after } : {}),
+      );
     }
     before?.close();
     this.#draw();
