@@ -20,6 +20,7 @@ func tinyPlan() plan {
 	return plan{
 		rounds: 1, clients: []int{1, 8}, fill: 100, warm: 20 * time.Millisecond, span: 100 * time.Millisecond,
 		idle: 100, resumed: 100, resumes: 1, long: 2000, reports: 1, reconnect: 100,
+		streams: 100, viewers: []int{5, 20}, deliveries: 100, fans: 2, bursts: 1, callers: []int{1, 8}, submits: 1, calling: 100 * time.Millisecond,
 	}
 }
 
@@ -42,7 +43,12 @@ func TestEveryMeasurementYieldsAValue(t *testing.T) {
 		ratios, _ := roundtrip[clients].(map[string]any)
 		positive(t, ratios, "ratio", "cpu_ratio")
 	}
-	positive(t, values, "idle_ws_kb", "resume_1000_ms", "report_ns", "reconnect_5000_s")
+	positive(t, values, "idle_ws_kb", "resume_1000_ms", "report_ns", "reconnect_5000_s", "sse_idle_kb", "sse_fanout_ratio")
+	submit, _ := values["submit"].(map[string]any)
+	for _, scenario := range []string{"short_c1", "short_c8", "long_c1", "long_c8"} {
+		ratios, _ := submit[scenario].(map[string]any)
+		positive(t, ratios, "ratio", "cpu_ratio")
+	}
 
 	var table strings.Builder
 	if err := r.print(&table); err != nil {
@@ -85,5 +91,28 @@ func TestAViewerNoticesWhatIsMissingOrWrong(t *testing.T) {
 	var v viewing
 	if err := v.see([]byte(ack + "\n" + output)); err != nil || v.outputs != 1 {
 		t.Errorf("a sound batch: %d outputs, %v", v.outputs, err)
+	}
+}
+
+func TestACallerNoticesAWrongAnswer(t *testing.T) {
+	t.Parallel()
+	c := caller{action: actionShort, kind: "response"}
+	sound := `{"type":"response","request_id":"r","seq":1,"success":true,"data":{"rows":3}}`
+	if err := c.check("r", 200, []byte(sound)); err != nil {
+		t.Error(err)
+	}
+	for name, answer := range map[string]struct {
+		status int
+		body   string
+	}{
+		"another status":  {202, sound},
+		"another type":    {200, strings.Replace(sound, "response", "acknowledgment", 1)},
+		"another request": {200, strings.Replace(sound, `"r"`, `"s"`, 1)},
+		"another result":  {200, strings.Replace(sound, "3", "2", 1)},
+		"nothing":         {200, ""},
+	} {
+		if err := c.check("r", answer.status, []byte(answer.body)); err == nil {
+			t.Errorf("%s: nothing was noticed in %s", name, answer.body)
+		}
 	}
 }

@@ -127,6 +127,15 @@ func (c *child) finished(n int) (id string, err error) {
 	return id, err
 }
 
+// hold makes n requests, held-0 and so on, that are quiet after their first output.
+func (c *child) hold(n int) error { return c.rpc.Call("Control.Hold", n, &none{}) }
+
+// fan makes the request that emit adds outputs to. The floor has but one anyway.
+func (c *child) fan() error { return c.rpc.Call("Control.Fan", none{}, &none{}) }
+
+// emit has n outputs made. It does not wait for them.
+func (c *child) emit(n int) error { return c.rpc.Call("Control.Emit", n, &none{}) }
+
 // cut closes all connections at once and keeps new ones out until all held handlers have
 // emitted their next outputs.
 func (c *child) cut() error { return c.rpc.Call("Control.Cut", none{}, &none{}) }
@@ -159,10 +168,16 @@ func serve(role string) error {
 	mux := http.NewServeMux()
 	switch role {
 	case roleFloor:
+		hub := newHub()
+		c.emits = hub.emits
 		mux.Handle("/ws", newFloor())
+		mux.Handle("GET /requests/{id}/events", hub)
+		mux.Handle("POST /requests", newDesk())
 	case roleProduct, roleCrowd:
 		c.product = newProduct(role)
-		mux.Handle("/ws", c.product)
+		c.emits = c.product.emits
+		mux.Handle("/ws", c.product.sockets)
+		mux.Handle("/", c.product.http)
 		go func() {
 			if err := c.product.router.Run(ctx); err != nil && ctx.Err() == nil {
 				fmt.Fprintln(os.Stderr, "bench: Run:", err)
@@ -187,7 +202,8 @@ func serve(role string) error {
 // Control is what a server process does for the harness.
 type Control struct {
 	addr    string
-	product *product
+	product *product // nil: the floor
+	emits   chan<- int
 	door    door
 	profile *os.File
 }
@@ -260,6 +276,32 @@ func (c *Control) Logged(_ none, bytes *int64) error {
 func (c *Control) Finished(n int, id *string) (err error) {
 	*id, err = c.product.finished(n)
 	return err
+}
+
+// Hold makes n requests that are held, and waits until they are quiet.
+func (c *Control) Hold(n int, _ *none) error {
+	if c.product == nil {
+		return nil
+	}
+	return c.product.hold(n)
+}
+
+// Fan makes the request that Emit is for.
+func (c *Control) Fan(none, *none) error {
+	if c.product == nil {
+		return nil
+	}
+	return c.product.fan()
+}
+
+// Emit has outputs made.
+func (c *Control) Emit(n int, _ *none) error {
+	select {
+	case c.emits <- n:
+		return nil
+	case <-time.After(patience):
+		return errors.New("the request takes no orders for outputs any more")
+	}
 }
 
 // Cut closes all connections and has the held handlers go on before it lets anyone in.

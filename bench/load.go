@@ -21,24 +21,31 @@ const (
 	stopping
 )
 
+// client is one connection to a server.
+type client interface {
+	// request sends one and checks all that comes until its end.
+	request(id string) error
+	close()
+}
+
 // lane is one connection with one request in flight at a time.
 type lane struct {
-	peer *peer
-	name string
-	took []time.Duration // of the requests that were measured
+	client client
+	name   string
+	took   []time.Duration // of the requests that were measured
 }
 
 // load has clients send requests to a server, and measures for span after warm.
-func load(server *child, clients int, warm, span time.Duration) (r round, err error) {
+func load(server *child, clients int, open func(*child) (client, error), warm, span time.Duration) (r round, err error) {
 	run := time.Now().UnixNano() // an id that was used before would only be shown again
 	lanes := make([]*lane, clients)
 	for i := range lanes {
-		p, err := dial(server.addr, server.hello())
+		c, err := open(server)
 		if err != nil {
 			return round{}, err
 		}
-		defer p.close()
-		lanes[i] = &lane{peer: p, name: fmt.Sprint(run, "-", i)}
+		defer c.close()
+		lanes[i] = &lane{client: c, name: fmt.Sprint(run, "-", i)}
 	}
 	var phase atomic.Int32
 	var used usage
@@ -74,12 +81,9 @@ func load(server *child, clients int, warm, span time.Duration) (r round, err er
 }
 
 func (l *lane) run(phase *atomic.Int32) error {
-	if err := l.peer.conn.SetDeadline(time.Now().Add(2 * patience)); err != nil {
-		return err
-	}
 	for n := 0; phase.Load() != stopping; n++ {
 		start := time.Now()
-		if err := l.request(fmt.Sprint(l.name, "-", n)); err != nil {
+		if err := l.client.request(fmt.Sprint(l.name, "-", n)); err != nil {
 			return err
 		}
 		if phase.Load() == measuring {
@@ -89,18 +93,17 @@ func (l *lane) run(phase *atomic.Int32) error {
 	return nil
 }
 
-// request sends one and checks all that comes until its end.
-func (l *lane) request(id string) error {
-	return l.exchange(request(id, "work", `{"format":"csv","month":"2026-03","columns":["row","name","status"]}`), outputs)
+func (p *peer) request(id string) error {
+	return p.exchange(request(id, "work", `{"format":"csv","month":"2026-03","columns":["row","name","status"]}`), outputs)
 }
 
 // exchange sends a request and checks that it comes to its end with n outputs.
-func (l *lane) exchange(message []byte, n int) error {
-	if err := l.peer.send(message); err != nil {
+func (p *peer) exchange(message []byte, n int) error {
+	if err := p.send(message); err != nil {
 		return err
 	}
 	var v viewing
-	if err := l.peer.follow(&v); err != nil {
+	if err := p.follow(&v); err != nil {
 		return err
 	}
 	if v.outputs != n {
@@ -119,7 +122,6 @@ func fill(product *child, n int) error {
 			return err
 		}
 		defer p.close()
-		l := lane{peer: p}
 		for {
 			i := next.Add(1)
 			if i > int64(n) {
@@ -128,7 +130,7 @@ func fill(product *child, n int) error {
 			if err := p.conn.SetDeadline(time.Now().Add(patience)); err != nil {
 				return err
 			}
-			if err := l.exchange(request(fmt.Sprint("fill-", i), "count", "100"), 100); err != nil {
+			if err := p.exchange(request(fmt.Sprint("fill-", i), "count", "100"), 100); err != nil {
 				return err
 			}
 		}

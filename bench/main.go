@@ -18,14 +18,24 @@ type plan struct {
 	fill      int           // requests with 100 outputs each, before the first round
 	warm      time.Duration // in each round
 	span      time.Duration
-	idle      int           // connections
-	resumed   int           // outputs of the request that is resumed
-	resumes   int           // repetitions
-	long      int           // outputs of the long request that is resumed; 0: none
-	reports   int           // repetitions
-	reconnect int           // clients
-	limit     time.Duration // in all; where it gets short, less is measured. 0: none
-	profiles  string
+	idle      int // connections
+	resumed   int // outputs of the request that is resumed
+	resumes   int // repetitions
+	long      int // outputs of the long request that is resumed; 0: none
+	reports   int // repetitions
+	reconnect int // clients
+
+	streams    int           // quiet ones
+	viewers    []int         // of one request
+	deliveries int           // in each round, of outputs that come one at a time
+	fans       int           // rounds of these
+	bursts     int           // of these, how many have outputs without a pause too
+	callers    []int         // clients that submit over HTTP, one request in flight each
+	submits    int           // rounds of these
+	calling    time.Duration // in each, after half as long to warm up
+
+	limit    time.Duration // in all; where it gets short, less is measured. 0: none
+	profiles string
 }
 
 // late reports whether the machine is too busy for all that was planned.
@@ -37,6 +47,8 @@ func fullPlan() plan {
 	return plan{
 		rounds: 5, clients: []int{1, 64, 256}, fill: 10_000, warm: time.Second, span: 4 * time.Second,
 		idle: 10_000, resumed: 1000, resumes: 21, long: 99_997, reports: 5, reconnect: 5000,
+		streams: 10_000, viewers: []int{100, 500}, deliveries: 5000, fans: 30, bursts: 7, callers: []int{1, 64},
+		submits: 5, calling: time.Second,
 	}
 }
 
@@ -45,6 +57,7 @@ func quickPlan() plan {
 	p.rounds = 7
 	p.warm, p.span = 100*time.Millisecond, 250*time.Millisecond
 	p.resumes, p.long, p.reports = 5, 0, 1
+	p.streams, p.viewers, p.fans, p.bursts, p.submits, p.calling = 2000, []int{500}, 15, 2, 1, 200*time.Millisecond
 	p.limit = 50 * time.Second
 	return p
 }
@@ -55,7 +68,7 @@ func main() {
 	}
 	quick := flag.Bool("quick", false, "measure briefly: less than 50 s in all")
 	asJSON := flag.Bool("json", false, "print one JSON object instead of the table")
-	profiles := flag.String("profiles", "", "write processor profiles of the round trip's servers to this `directory`")
+	profiles := flag.String("profiles", "", "write processor profiles of the servers to this `directory`")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		flag.Usage()
@@ -100,6 +113,9 @@ type results struct {
 	long      longResume
 	report    reportCost
 	reconnect reconnection
+	streams   idleStreams
+	fanout    []spread
+	submit    []pair
 }
 
 func measure(p plan) (r results, err error) {
@@ -109,7 +125,7 @@ func measure(p plan) (r results, err error) {
 		name string
 		do   func() error
 	}{
-		{"round trips", func() (err error) { r.roundtrip, err = roundtrips(p); return }},
+		{"round trips", func() (err error) { r.roundtrip, r.submit, err = roundtrips(p); return }},
 		{"idle connections", func() (err error) {
 			if p.late(begin) {
 				r.plan.idle /= 2
@@ -122,6 +138,16 @@ func measure(p plan) (r results, err error) {
 		{"long resume", func() (err error) { r.long, err = resumeLong(p.long); return }},
 		{"Report", func() (err error) { r.report, err = reporting(p.reports); return }},
 		{"reconnect", func() (err error) { r.reconnect, err = reconnect(p.reconnect); return }},
+		{"idle streams", func() (err error) { r.streams, err = quietStreams(p.streams); return }},
+		{"fan-out", func() (err error) {
+			p := p
+			if p.limit > 0 && time.Since(begin) > p.limit*4/5 {
+				p.fans, p.bursts = p.fans/3, 1
+				fmt.Fprintf(os.Stderr, "bench: the machine is busy: %d rounds of fan-out\n", p.fans)
+			}
+			r.fanout, err = fanouts(p)
+			return
+		}},
 	}
 	for _, s := range steps {
 		start := time.Now()

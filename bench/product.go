@@ -10,21 +10,24 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/pay-theory/streamer/v2"
 	"github.com/pay-theory/streamer/v2/progress"
 	"github.com/pay-theory/streamer/v2/progress/memlog"
 	"github.com/pay-theory/streamer/v2/transport"
+	"github.com/pay-theory/streamer/v2/transport/sse"
 	"github.com/pay-theory/streamer/v2/transport/websocket"
 )
 
 // product is the library as its users get it, in memory, with its defaults but for what a
 // load client needs lifted, and without a log line for each request: the floor writes none.
 type product struct {
-	http.Handler
-	router *streamer.Mux
-	log    *memlog.Log
-	held   held
+	sockets, http http.Handler
+	router        *streamer.Mux
+	log           *memlog.Log
+	held          held
+	emits         chan int // outputs that the request named fan makes
 }
 
 func newProduct(role string) *product {
@@ -34,13 +37,19 @@ func newProduct(role string) *product {
 	if role == roleCrowd {
 		opts = append(opts, streamer.WithConcurrency(1<<16))
 	}
-	p := &product{router: streamer.NewRouter(opts...), log: log, held: newHeld()}
+	p := &product{router: streamer.NewRouter(opts...), log: log, held: newHeld(), emits: make(chan int)}
 	p.router.Handle("work", streamer.HandlerFunc(work))
 	p.router.Handle("count", streamer.HandlerFunc(count))
 	p.router.Handle("report", streamer.HandlerFunc(report))
 	p.router.Handle("hold", streamer.HandlerFunc(p.held.handle))
-	p.Handler = websocket.NewHandler(p.router, transport.WithLogger(logger),
-		transport.WithLimits(transport.Limits{MessageRate: 1e6, MessageBurst: 1e6}))
+	p.router.Handle("fan", streamer.HandlerFunc(p.spread))
+	p.router.Handle(actionShort, streamer.HandlerFunc(add), streamer.WithEstimate(time.Millisecond))
+	p.router.Handle(actionLong, streamer.HandlerFunc(add))
+	shared := []transport.Option{
+		transport.WithLogger(logger), transport.WithLimits(transport.Limits{MessageRate: 1e6, MessageBurst: 1e6}),
+	}
+	p.sockets = websocket.NewHandler(p.router, shared...)
+	p.http = sse.NewHandler(p.router, shared...)
 	return p
 }
 
@@ -65,6 +74,67 @@ func emit(ctx context.Context, n int) (*streamer.Result, error) {
 		}
 	}
 	return &streamer.Result{Success: true, Data: total{n}}, nil
+}
+
+// add does what the floor does over HTTP.
+func add(_ context.Context, req *streamer.Request, _ streamer.Reporter) (*streamer.Result, error) {
+	t, err := newTotal(req.Payload)
+	if err != nil {
+		return nil, streamer.NewError(streamer.ErrCodeValidation, "the payload is the query of an export")
+	}
+	return &streamer.Result{Success: true, Data: t}, nil
+}
+
+// spread makes the outputs that the harness asks for, until its process ends.
+func (p *product) spread(ctx context.Context, _ *streamer.Request, _ streamer.Reporter) (*streamer.Result, error) {
+	row := 0
+	for {
+		select {
+		case n := <-p.emits:
+			for range n {
+				if err := streamer.Output(ctx, newRow(row)); err != nil {
+					return nil, err
+				}
+				row++
+			}
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// fan makes the request that spread handles, and returns when it runs.
+func (p *product) fan() error {
+	return p.started(&streamer.Request{ID: "fan", Action: "fan"}, progress.Started)
+}
+
+// hold makes n requests that have their first output and wait for the harness.
+func (p *product) hold(n int) error {
+	for i := range n {
+		if err := p.started(&streamer.Request{ID: fmt.Sprint("held-", i), Action: "hold"}, progress.Output); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// started submits a request and waits for its first event of a kind.
+func (p *product) started(req *streamer.Request, kind progress.Kind) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	receipt, err := p.router.Submit(ctx, streamer.Identity{}, req)
+	if err != nil {
+		return err
+	}
+	for e, err := range receipt.Viewer.Events(ctx, 0) {
+		if err != nil {
+			return err
+		}
+		if e.Kind == kind {
+			return nil
+		}
+	}
+	return fmt.Errorf("request %s ended without an event %s", req.ID, kind)
 }
 
 // finished runs a request with n outputs and returns its id when it has ended.

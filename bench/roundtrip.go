@@ -6,58 +6,85 @@ import (
 	"time"
 )
 
-// pair is floor and product at one concurrency.
+// scenario is what clients do at one concurrency.
+type scenario struct {
+	name    string
+	clients int
+	open    func(*child) (client, error)
+}
+
+// pair is floor and product in a scenario.
 type pair struct {
-	clients, rounds int
+	scenario
+	rounds          int
 	floor, product  round   // medians
 	ratio, cpuRatio float64 // medians of the rounds' own ratios, product ÷ floor
 }
 
-// roundtrips measures floor and product by turns, in an order that turns too, so that what
-// else the machine does meets both.
-func roundtrips(p plan) ([]pair, error) {
+// roundtrips measures requests under load, over WebSocket and over HTTP.
+func roundtrips(p plan) (sockets, http []pair, err error) {
 	floor, err := spawn(roleFloor)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer floor.close()
 	product, err := spawn(roleProduct)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer product.close()
 	// A service that has been up for a minute holds as many ended requests as its log may, and
 	// memory that the system gave it long ago. It is that which is measured.
 	if err := fill(product, p.fill); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	stop, err := profile(p.profiles, floor, product)
+	if sockets, err = overSockets(p, floor, product); err != nil {
+		return nil, nil, err
+	}
+	http, err = submits(p, floor, product)
+	return sockets, http, err
+}
+
+func overSockets(p plan, floor, product *child) ([]pair, error) {
+	stop, err := profile(p.profiles, "", floor, product)
 	if err != nil {
 		return nil, err
 	}
+	open := func(server *child) (client, error) { return dial(server.addr, server.hello()) }
+	var scenarios []scenario
+	for _, clients := range p.clients {
+		scenarios = append(scenarios, scenario{"requests", clients, open})
+	}
+	pairs, err := compare(p, p.rounds, floor, product, scenarios)
+	return pairs, first(err, stop())
+}
+
+// compare measures floor and product by turns, in an order that turns too, so that what else
+// the machine does meets both.
+func compare(p plan, rounds int, floor, product *child, scenarios []scenario) ([]pair, error) {
 	type sample struct{ floor, product round }
-	samples := make([][]sample, len(p.clients))
+	samples := make([][]sample, len(scenarios))
 	begin := time.Now()
-	for n := range p.rounds {
+	for n := range rounds {
 		if n >= 3 && p.late(begin) {
 			break
 		}
-		for i, clients := range p.clients {
+		for i, sc := range scenarios {
 			var s sample
 			turns := []func() error{
-				func() (err error) { s.floor, err = load(floor, clients, p.warm, p.span); return },
-				func() (err error) { s.product, err = load(product, clients, p.warm, p.span); return },
+				func() (err error) { s.floor, err = load(floor, sc.clients, sc.open, p.warm, p.span); return },
+				func() (err error) { s.product, err = load(product, sc.clients, sc.open, p.warm, p.span); return },
 			}
 			for turn := range turns {
 				if err := turns[(n+turn)%2](); err != nil {
-					return nil, fmt.Errorf("%d clients: %w", clients, err)
+					return nil, fmt.Errorf("%s, %d clients: %w", sc.name, sc.clients, err)
 				}
 			}
 			samples[i] = append(samples[i], s)
 		}
 	}
-	pairs := make([]pair, len(p.clients))
-	for i, clients := range p.clients {
+	pairs := make([]pair, len(scenarios))
+	for i, sc := range scenarios {
 		var floors, products []round
 		var ratios, cpuRatios []float64
 		for _, s := range samples[i] {
@@ -65,9 +92,9 @@ func roundtrips(p plan) ([]pair, error) {
 			ratios = append(ratios, s.product.perSecond/s.floor.perSecond)
 			cpuRatios = append(cpuRatios, float64(s.product.serverCPU)/float64(s.floor.serverCPU))
 		}
-		pairs[i] = pair{clients, len(floors), medianRound(floors), medianRound(products), median(ratios), median(cpuRatios)}
+		pairs[i] = pair{sc, len(floors), medianRound(floors), medianRound(products), median(ratios), median(cpuRatios)}
 	}
-	return pairs, stop()
+	return pairs, nil
 }
 
 func medianRound(rounds []round) round {
@@ -81,8 +108,9 @@ func medianRound(rounds []round) round {
 	return round{median(rates), median(p50), median(p99), median(server), median(client)}
 }
 
-// profile profiles the servers until stop, into files named after their roles.
-func profile(dir string, servers ...*child) (stop func() error, err error) {
+// profile profiles the servers until stop, into files named after what is measured and their
+// roles.
+func profile(dir, what string, servers ...*child) (stop func() error, err error) {
 	if dir == "" {
 		return func() error { return nil }, nil
 	}
@@ -90,7 +118,7 @@ func profile(dir string, servers ...*child) (stop func() error, err error) {
 		return nil, err
 	}
 	for _, s := range servers {
-		if err := s.startProfile(filepath.Join(dir, s.role+".pprof")); err != nil {
+		if err := s.startProfile(filepath.Join(dir, what+s.role+".pprof")); err != nil {
 			return nil, err
 		}
 	}

@@ -15,6 +15,9 @@ type summary struct {
 	Resume1000MS   float64           `json:"resume_1000_ms"`
 	ReportNS       float64           `json:"report_ns"`
 	Reconnect5000S float64           `json:"reconnect_5000_s"`
+	SSEIdleKB      float64           `json:"sse_idle_kb"`
+	SSEFanoutRatio float64           `json:"sse_fanout_ratio"` // server CPU per delivery with most viewers, product ÷ floor
+	Submit         map[string]ratios `json:"submit"`           // by kind of work, "_c" and the number of clients
 }
 
 // ratios are product ÷ floor: of requests per second, and of server CPU per request.
@@ -30,9 +33,15 @@ func (r *results) summary() summary {
 		Resume1000MS:   round3(milliseconds(r.resume)),
 		ReportNS:       round3(r.report.NS),
 		Reconnect5000S: round3(r.reconnect.took.Seconds()),
+		SSEIdleKB:      round3(r.streams.product / 1000),
+		SSEFanoutRatio: round3(r.fanout[len(r.fanout)-1].single.cpuRatio),
+		Submit:         make(map[string]ratios),
 	}
 	for _, p := range r.roundtrip {
 		s.Roundtrip[fmt.Sprint("c", p.clients)] = ratios{round3(p.ratio), round3(p.cpuRatio)}
+	}
+	for _, p := range r.submit {
+		s.Submit[fmt.Sprint(p.name, "_c", p.clients)] = ratios{round3(p.ratio), round3(p.cpuRatio)}
 	}
 	return s
 }
@@ -66,6 +75,30 @@ func (r *results) print(out io.Writer) error {
 				milliseconds(s.p50), milliseconds(s.p99), microseconds(s.serverCPU), microseconds(s.clientCPU))
 		}
 	}
+	line("\nFan-out over event streams: one request, outputs one at a time, and %d without a pause. Medians of up to %d interleaved rounds.\n", burst, r.fanout[0].rounds)
+	line("| viewers\t| outputs\t| server\t| deliveries/s\t| server CPU µs\t| deliveries/s ÷ floor\t| CPU ÷ floor\t|")
+	line("|--:\t|:--\t|:--\t|--:\t|--:\t|--:\t|--:\t|")
+	for _, s := range r.fanout {
+		for _, f := range []struct {
+			name string
+			fan
+		}{{"single", s.single}, {"burst", s.burst}} {
+			line("| %d\t| %s\t| floor\t| %.0f\t| %.2f\t| \t| \t|", s.viewers, f.name, f.floor.perSecond, microseconds(f.floor.cpu))
+			line("| %d\t| %s\t| product\t| %.0f\t| %.2f\t| %v\t| %v\t|", s.viewers, f.name, f.product.perSecond,
+				microseconds(f.product.cpu), round3(f.ratio), round3(f.cpuRatio))
+		}
+	}
+	line("\nHTTP: submit to result, short work and long work that is waited for. Medians of %d interleaved rounds.\n", r.submit[0].rounds)
+	line("| work\t| clients\t| server\t| requests/s\t| p50 ms\t| p99 ms\t| server CPU µs\t| requests/s ÷ floor\t| CPU ÷ floor\t|")
+	line("|:--\t|--:\t|:--\t|--:\t|--:\t|--:\t|--:\t|--:\t|--:\t|")
+	for _, p := range r.submit {
+		cells := func(name string, r round) string {
+			return fmt.Sprintf("| %s\t| %d\t| %s\t| %.0f\t| %.2f\t| %.2f\t| %.0f\t", p.name, p.clients, name, r.perSecond,
+				milliseconds(r.p50), milliseconds(r.p99), microseconds(r.serverCPU))
+		}
+		line("%s| \t| \t|", cells("floor", p.floor))
+		line("%s| %v\t| %v\t|", cells("product", p.product), round3(p.ratio), round3(p.cpuRatio))
+	}
 	line("\n| what\t| measured\t| budget\t| \t|")
 	line("|:--\t|--:\t|--:\t|:--\t|")
 	row := func(what, unit string, value float64, sign string, budget float64) {
@@ -97,5 +130,9 @@ func (r *results) print(out io.Writer) error {
 	row("allocations of a Report", "", float64(r.report.Allocs), "≤", 0)
 	row(fmt.Sprintf("%d clients cut at once: all have the %d events they missed (server away for %.1f s)", r.plan.reconnect, missed, r.reconnect.away.Seconds()), " s", r.reconnect.took.Seconds(), "≤", 15)
 	row("peak memory of the server meanwhile, new events left out, ÷ before", "", r.reconnect.growth, "≤", 1.5)
+	row(fmt.Sprintf("resident per idle event stream, of %d (floor: %v KB)", r.plan.streams, round3(r.streams.floor/1000)), " KB", r.streams.product/1000, "≤", 30)
+	for _, s := range r.fanout {
+		row(fmt.Sprintf("server CPU per delivery ÷ floor, outputs one at a time, viewers: %d", s.viewers), "", s.single.cpuRatio, "≤", 1.2)
+	}
 	return w.Flush()
 }
