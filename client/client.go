@@ -68,7 +68,8 @@ type Client struct {
 // A URL ws://… or wss://… is that of a WebSocket. One http://… or https://… is where the HTTP
 // handler is mounted, so that /requests and /events are below it: requests are submitted and
 // canceled by calls, and one event stream shows all of them; where something on the way holds
-// the stream back it is polling. Both behave the same.
+// the stream back it is polling. The connection is [Open] when the server has answered the
+// first of them. Both behave the same.
 func New(rawURL string, opts ...Option) (*Client, error) {
 	u, err := url.Parse(rawURL)
 	switch {
@@ -349,7 +350,7 @@ func (c *Client) newCancel(id, reason string) *call {
 
 // waitError is the error of a call whose context ended first. It is called with the mutex held.
 func (c *Client) waitError(id string, err error) error {
-	if c.conn == nil && c.lastErr != nil {
+	if (c.conn == nil || c.conn.welcomed.IsZero()) && c.lastErr != nil {
 		return fmt.Errorf("client: request %s: %w (not connected: %v)", id, err, c.lastErr)
 	}
 	return fmt.Errorf("client: request %s: %w", id, err)

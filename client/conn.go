@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"net/http"
 	"time"
 
 	"github.com/coder/websocket"
@@ -49,11 +50,12 @@ type conn struct {
 	watch *time.Timer // ends the connection when it was silent for too long
 	young func() bool // stops what ends the connection with the client before the welcome
 
+	welcomed time.Time // when the server was heard first
+
 	// Set by the welcome.
-	welcomed time.Time
-	batch    bool
-	limits   wire.Limits
-	silence  time.Duration
+	batch   bool
+	limits  wire.Limits
+	silence time.Duration
 
 	// Guarded by c.mu.
 	resumed map[*flow]uint64 // flows in hello, and after which event
@@ -70,6 +72,9 @@ func (c *Client) dial() (*conn, error) {
 	ctx, kill := context.WithCancelCause(context.WithoutCancel(c.life))
 	cn := &conn{c: c, ctx: ctx, kill: kill}
 	late := time.Now().Add(c.cfg.connectTimeout)
+	if c.calls {
+		late = late.Add(c.cfg.connectTimeout) // for the polling in place of a stream that is held up
+	}
 	if err := cn.open(); err != nil {
 		kill(err)
 		return nil, err
@@ -91,10 +96,7 @@ func (cn *conn) open() error {
 		return err
 	}
 	cn.token = token
-	header := c.cfg.header.Clone()
-	if token != "" {
-		header.Set("Authorization", "Bearer "+token)
-	}
+	header := c.header(token)
 	if c.calls {
 		cn.ws = newCalls(cn.ctx, c, header)
 		return nil
@@ -188,8 +190,15 @@ func (cn *conn) welcome(m *wire.Outbound) error {
 	cn.silence = interval + silenceMargin
 	cn.watch.Stop()
 	cn.watch = time.AfterFunc(cn.silence, func() { cn.kill(errSilent) })
-	cn.welcomed = time.Now()
 	return nil
+}
+
+// follow has the events shown of a request that was accepted, which the server of a WebSocket
+// does by itself. It is called with the mutex held.
+func (cn *conn) follow(id, epoch string) {
+	if s, ok := cn.ws.(*calls); ok {
+		s.follow(wire.Cursor{ID: id, Epoch: epoch, After: 1}, "")
+	}
 }
 
 // send queues a message. It is called with the mutex held, and never waits. What is queued is
@@ -280,6 +289,15 @@ func (cn *conn) frame() []byte {
 	clear(cn.out[:n])
 	cn.out = cn.out[n:]
 	return frame
+}
+
+// header returns what each connect or call has in its header.
+func (c *Client) header(token string) http.Header {
+	header := c.cfg.header.Clone()
+	if token != "" {
+		header.Set("Authorization", "Bearer "+token)
+	}
+	return header
 }
 
 // token asks the source, one question at a time.

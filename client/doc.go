@@ -7,7 +7,8 @@
 //	report, err := client.Call[Report](ctx, c, "generate_report", params)
 //
 // The URL says how: ws and wss are a WebSocket, http and https are calls and one event stream,
-// for networks that let nothing else through.
+// for networks that let nothing else through. Over HTTP the connection is [Open] from the first
+// answer or the first bytes of the stream on.
 //
 // A [Client] holds one connection for all requests. It connects on first use, and when the
 // connection is lost while something is pending it connects again, for as long as it takes:

@@ -141,6 +141,9 @@ func (c *Client) receive(l *link, cn *conn, messages []*wire.Outbound) error {
 	for _, m := range messages {
 		switch {
 		case c.conn == cn:
+			if cn.welcomed.IsZero() {
+				c.opened(cn)
+			}
 			c.dispatch(cn, m)
 		case m.Type == wire.TypeWelcome && cn.welcomed.IsZero():
 			if err := c.adopt(l, cn, m); err != nil {
@@ -215,6 +218,7 @@ func (c *Client) accepted(cn *conn, cl *call, m *wire.Outbound) {
 	default:
 		c.answer(cl, nil)
 		if f := cl.flow; !f.over() {
+			cn.follow(f.id, m.Epoch)
 			c.acknowledged(f, m)
 			c.review(f)
 		}

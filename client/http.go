@@ -11,7 +11,6 @@ import (
 	"net/url"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
@@ -34,28 +33,32 @@ const (
 	maxReplies    = 64                     // messages that wait to be read
 )
 
+var errNoToken = errors.New("there was no new token in time")
+
 // calls is a socket made of calls over HTTP: what is written to it becomes calls, and what
 // they answer, and an event stream shows, is read from it, as if a WebSocket brought it.
 type calls struct {
-	http     *http.Client
-	base     string
-	header   http.Header
-	limit    int           // bytes of an answer or event
-	patience time.Duration // for the first bytes of a stream
-	polls    *atomic.Int64 // until when (Unix nanoseconds) streams are of no use
-	spawn    func(func())
+	c       *Client
+	http    *http.Client
+	base    string
+	ctx     context.Context // of cancels, and of all else
+	kill    context.CancelCauseFunc
+	work    context.Context // of submits and views, until Close
+	leave   context.CancelCauseFunc
+	cancels sync.WaitGroup
+	out     chan []byte   // for Read
+	turn    chan struct{} // has a value while a view hands over a message
+	asking  chan struct{} // has a value while the token is renewed
 
-	ctx  context.Context
-	kill context.CancelCauseFunc
-	out  chan []byte // for Read
-
-	mu      sync.Mutex
-	greeted bool
-	lanes   map[string]chan struct{} // closed when the last call about the request is answered
-	follows map[string]*following
-	opening bool  // a view is on its way to take over
-	stale   bool  // what is followed has changed since
-	current *view // whose messages are taken
+	mu       sync.Mutex
+	header   http.Header // replaced with each renewal
+	renewals int
+	greeted  bool
+	lanes    map[string]chan struct{} // closed when the last call about the request is answered
+	follows  map[string]*following
+	opening  bool  // a view is on its way to take over
+	stale    bool  // what is followed has changed since
+	current  *view // whose messages are taken
 }
 
 // following is a request that views show.
@@ -64,16 +67,17 @@ type following struct {
 	ref    string // of the attach that is to be answered
 }
 
-// newCalls returns a socket that calls the service at base.
+// newCalls returns a socket that calls the service of c.
 func newCalls(ctx context.Context, c *Client, header http.Header) *calls {
 	hc := *c.cfg.http
 	hc.Timeout = 0 // which would cut streams; each call has its own
 	s := &calls{
-		http: &hc, base: strings.TrimSuffix(c.url, "/"), header: header, limit: c.cfg.limits.Message,
-		patience: c.cfg.connectTimeout / 2, polls: &c.polls, spawn: c.wg.Go,
-		out: make(chan []byte, maxReplies), lanes: make(map[string]chan struct{}), follows: make(map[string]*following),
+		c: c, http: &hc, base: strings.TrimSuffix(c.url, "/"), header: header,
+		out: make(chan []byte, maxReplies), turn: make(chan struct{}, 1), asking: make(chan struct{}, 1),
+		lanes: make(map[string]chan struct{}), follows: make(map[string]*following),
 	}
 	s.ctx, s.kill = context.WithCancelCause(ctx)
+	s.work, s.leave = context.WithCancelCause(s.ctx)
 	return s
 }
 
@@ -105,18 +109,31 @@ func (s *calls) Write(_ context.Context, _ websocket.MessageType, message []byte
 	case wire.TypeRequest:
 		s.enqueue(m.ID, func() { s.submit(m, message) })
 	case wire.TypeCancel:
+		s.cancels.Add(1)
 		s.enqueue(m.ID, func() { s.cancel(m) })
 	}
 	return nil
 }
 
-// Close ends the socket.
-func (s *calls) Close(websocket.StatusCode, string) error { return s.CloseNow() }
+// Close ends the socket when the cancels that were written are answered, and all else at
+// once. It is called by who writes, and takes until the socket's context ends at the latest.
+func (s *calls) Close(websocket.StatusCode, string) error {
+	s.leave(ErrClosed)
+	s.cancels.Wait()
+	return s.CloseNow()
+}
 
 // CloseNow ends the socket, and all calls.
 func (s *calls) CloseNow() error {
 	s.kill(ErrClosed)
 	return nil
+}
+
+// fail ends the socket for what a call or view came to, unless that is due to Close.
+func (s *calls) fail(err error) {
+	if s.work.Err() == nil {
+		s.kill(err)
+	}
 }
 
 // put has a message read.
@@ -163,7 +180,7 @@ func (s *calls) enqueue(id string, call func()) {
 	before := s.lanes[id]
 	s.lanes[id] = done
 	s.mu.Unlock()
-	s.spawn(func() {
+	s.c.wg.Go(func() {
 		defer func() {
 			close(done)
 			s.mu.Lock()
@@ -175,8 +192,7 @@ func (s *calls) enqueue(id string, call func()) {
 		if before != nil {
 			select {
 			case <-before:
-			case <-s.ctx.Done():
-				return
+			case <-s.ctx.Done(): // which lets the call fail at once
 			}
 		}
 		call()
@@ -185,52 +201,50 @@ func (s *calls) enqueue(id string, call func()) {
 
 // submit serves a request: what the server answers is its end, or what acknowledges it.
 func (s *calls) submit(m *wire.Inbound, message []byte) {
-	text, ok := s.call(m, http.MethodPost, "/requests", message)
+	text, ok := s.call(s.work, m, http.MethodPost, "/requests", message)
 	if !ok {
 		return
 	}
-	reply, err := wire.DecodeOutbound(text)
-	if err != nil {
-		s.kill(&protocolError{"the server's answer makes no sense: " + err.Error()})
+	if _, err := wire.DecodeOutbound(text); err != nil {
+		s.fail(&protocolError{"the server's answer makes no sense: " + err.Error()})
 		return
 	}
 	s.put(wire.AppendRef(nil, bytes.TrimSpace(text), m.Ref))
-	if reply.Type == wire.TypeAcknowledgment {
-		s.follow(wire.Cursor{ID: m.ID, Epoch: reply.Epoch, After: 1}, "")
-	}
 }
 
 // cancel serves a cancel, which is done when the server has answered.
 func (s *calls) cancel(m *wire.Inbound) {
+	defer s.cancels.Done()
 	path := "/requests/" + m.ID
 	if m.Reason != "" {
 		path += "?reason=" + url.QueryEscape(m.Reason)
 	}
-	if _, ok := s.call(m, http.MethodDelete, path, nil); ok {
+	if _, ok := s.call(s.ctx, m, http.MethodDelete, path, nil); ok {
 		s.put((&wire.Outbound{Type: wire.TypeStatus, RequestID: m.ID, Ref: m.Ref, Status: progress.Canceling.Status()}).Append(nil))
 	}
 }
 
 // call makes a call and returns the answer. When the server refuses it says so to the client,
 // and returns false.
-func (s *calls) call(m *wire.Inbound, method, path string, body []byte) ([]byte, bool) {
-	ctx, cancel := context.WithTimeoutCause(s.ctx, callTimeout, errors.New("the server did not answer in time"))
+func (s *calls) call(ctx context.Context, m *wire.Inbound, method, path string, body []byte) ([]byte, bool) {
+	ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, errors.New("the server did not answer in time"))
 	defer cancel()
 	header := http.Header{}
 	if body != nil {
 		header.Set("Content-Type", "application/json")
 		header.Set("Prefer", "respond-async")
+		header.Set("Idempotency-Key", m.ID)
 	}
 	resp, err := s.do(ctx, method, path, body, header)
 	if err != nil {
-		s.kill(err)
+		s.fail(err)
 		return nil, false
 	}
 	defer resp.Body.Close()
 	text, err := s.read(resp.Body)
 	switch {
 	case err != nil:
-		s.kill(err)
+		s.fail(err)
 		return nil, false
 	case resp.StatusCode < 300:
 		return text, true
@@ -238,13 +252,69 @@ func (s *calls) call(m *wire.Inbound, method, path string, body []byte) ([]byte,
 	if p, ok := readProblem(resp, text); ok && (resp.StatusCode != http.StatusUnauthorized || p.Seq > 0) {
 		s.put((&wire.Outbound{Type: wire.TypeError, RequestID: m.ID, Ref: m.Ref, Seq: p.Seq, Error: p.failure()}).Append(nil))
 	} else {
-		s.kill(refusal(resp, text))
+		s.fail(refusal(resp, text))
 	}
 	return nil, false
 }
 
-// do sends a request. Its error does not show the URL, whose query may hold a secret.
+// do sends a request, and does that once more with a new token when the server does not know
+// who it is from.
 func (s *calls) do(ctx context.Context, method, path string, body []byte, header http.Header) (*http.Response, error) {
+	for again := false; ; again = true {
+		s.mu.Lock()
+		own, renewals := s.header, s.renewals
+		s.mu.Unlock()
+		resp, err := s.send(ctx, method, path, body, own, header)
+		if err != nil || resp.StatusCode != http.StatusUnauthorized || again {
+			return resp, err
+		}
+		text, err := s.read(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil {
+			return nil, err
+		}
+		if p, ok := readProblem(resp, text); ok && p.Seq > 0 { // the request came to that end
+			resp.Body = io.NopCloser(bytes.NewReader(text))
+			return resp, nil
+		}
+		if err := s.renew(ctx, renewals); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// renew has the calls that follow use a new token, unless that was done since the caller looked.
+func (s *calls) renew(ctx context.Context, renewals int) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, s.c.cfg.connectTimeout, errNoToken)
+	defer cancel()
+	select {
+	case s.asking <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-s.asking }()
+	s.mu.Lock()
+	done := s.renewals != renewals
+	s.mu.Unlock()
+	if done {
+		return nil
+	}
+	token, err := s.c.token(ctx)
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.renewals++
+	s.header = s.c.header(token)
+	return nil
+}
+
+// send sends a request. Its error does not show the URL, whose query may hold a secret.
+func (s *calls) send(ctx context.Context, method, path string, body []byte, headers ...http.Header) (*http.Response, error) {
 	var r io.Reader
 	if body != nil {
 		r = bytes.NewReader(body)
@@ -253,7 +323,7 @@ func (s *calls) do(ctx context.Context, method, path string, body []byte, header
 	if err != nil {
 		return nil, err
 	}
-	for _, h := range []http.Header{s.header, header} {
+	for _, h := range headers {
 		for name, values := range h {
 			req.Header[name] = values
 		}
@@ -273,8 +343,8 @@ func (s *calls) do(ctx context.Context, method, path string, body []byte, header
 
 // read reads an answer, up to the limit.
 func (s *calls) read(r io.Reader) ([]byte, error) {
-	text, err := io.ReadAll(io.LimitReader(r, int64(s.limit)+1))
-	if err == nil && len(text) > s.limit {
+	text, err := io.ReadAll(io.LimitReader(r, int64(s.c.cfg.limits.Message)+1))
+	if err == nil && len(text) > s.c.cfg.limits.Message {
 		err = websocket.ErrMessageTooBig
 	}
 	return text, err

@@ -288,3 +288,6 @@ func TestOverHTTPACancelOvertakesNoSubmit(t *testing.T) {
 		require.Equal(t, progress.Canceled, last)
 	})
 }
+
+// pass lets time pass in a bubble.
+func pass(d time.Duration) { time.Sleep(d) }

@@ -153,7 +153,9 @@ func (c *Client) adopt(l *link, cn *conn, m *wire.Outbound) error {
 		old.close("moved")
 	}
 	c.conn = cn
-	c.setState(State{Phase: Open})
+	if !c.calls { // which welcome the client before the server has said anything
+		c.opened(cn)
+	}
 	c.cfg.logger.Debug("client: connected", "conn", m.Session)
 	for f, after := range cn.resumed {
 		if c.flows[f.id] == f {
@@ -172,6 +174,12 @@ func (c *Client) adopt(l *link, cn *conn, m *wire.Outbound) error {
 	}
 	c.pump()
 	return nil
+}
+
+// opened notes that the server was heard. It is called with the mutex held.
+func (c *Client) opened(cn *conn) {
+	cn.welcomed = time.Now()
+	c.setState(State{Phase: Open})
 }
 
 // orphan takes everything off a connection. What was not answered waits for the next one. It
@@ -232,7 +240,7 @@ func (c *Client) lost(l *link, cn *conn, err error) (delay time.Duration, again 
 		c.answer(biggest, v.stop)
 		v.stop = nil
 	}
-	if v.denied && !c.denied {
+	if v.denied && !c.denied && !c.calls { // calls have been repeated with a new token
 		v.stop = nil
 	}
 	c.denied = v.denied

@@ -92,13 +92,15 @@ func WithToken(token string) Option {
 	return WithTokenSource(func(context.Context) (string, error) { return token, nil })
 }
 
-// WithTokenSource sets where the token for each connection comes from.
+// WithTokenSource sets where the token for each connection comes from. Over HTTP it is also
+// asked when a call is answered 401, which is then repeated once.
 func WithTokenSource(source TokenSource) Option {
 	return option(func(c *config) { c.token = source })
 }
 
 // WithHTTPClient sets the HTTP client that connects, for its transport, proxy and TLS
-// settings. Default: http.DefaultClient.
+// settings. Its Timeout is not used over HTTP, where it would cut streams. Default:
+// http.DefaultClient.
 func WithHTTPClient(hc *http.Client) Option { return option(func(c *config) { c.http = hc }) }
 
 // WithHeader adds headers to each connect.
@@ -119,7 +121,8 @@ func WithBackoff(least, most time.Duration) Option {
 }
 
 // WithConnectTimeout sets how long a connect may take, from asking for the token to the
-// server's welcome. More than 0; default: 10 s.
+// server's welcome. Over HTTP it is also how long the first bytes of an event stream may take,
+// before polling is tried in its place. More than 0; default: 10 s.
 func WithConnectTimeout(d time.Duration) Option {
 	return option(func(c *config) { c.connectTimeout = d })
 }
@@ -163,10 +166,20 @@ func WithMetadata(metadata map[string]string) CallOption {
 // waiting: that is the context's.
 func WithTimeout(d time.Duration) CallOption { return callOption(func(s *settings) { s.timeout = d }) }
 
+const (
+	maxEpoch = 64        // bytes
+	maxSeq   = 1<<53 - 1 // that a server takes
+	noEpoch  = "~"       // is that of no log
+)
+
 // After attaches behind the event with that epoch and seq, as a program stored them from the
-// last Event it has dealt with.
+// last Event it has dealt with. Where the log is another one, which is always so when no server
+// gave that epoch, the events begin with a Gap.
 func After(epoch string, seq uint64) AttachOption {
-	return attachOption(func(c *cursor) { *c = cursor{epoch, seq} })
+	if epoch != "" && (!wire.ValidID(epoch) || len(epoch) > maxEpoch) {
+		epoch = noEpoch
+	}
+	return attachOption(func(c *cursor) { *c = cursor{epoch, min(seq, maxSeq)} })
 }
 
 // newConfig applies options and defaults, and says what makes no sense.

@@ -9,7 +9,7 @@ type Phase string
 const (
 	Idle         Phase = "idle"         // there is none, and nothing needs one
 	Connecting   Phase = "connecting"   // for the first time since it was idle or closed
-	Open         Phase = "open"         // in use
+	Open         Phase = "open"         // in use; over HTTP: the server has answered
 	Reconnecting Phase = "reconnecting" // it was lost or could not be made; something is pending
 	Closed       Phase = "closed"       // given up, for the reason in Err; the next call tries again, unless Close was called
 )

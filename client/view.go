@@ -1,12 +1,15 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -58,51 +61,54 @@ func (s *calls) reopen() {
 		return
 	}
 	s.opening = true
-	s.spawn(s.open)
+	s.c.wg.Go(s.open)
 }
 
 // open runs a view until it ends.
 func (s *calls) open() {
-	if pause(s.ctx, gatherTime) != nil {
+	if pause(s.work, gatherTime) != nil {
 		return
 	}
-	v := &view{s: s, shows: make(map[string]*following)}
-	v.ctx, v.stop = context.WithCancelCause(s.ctx)
-	defer v.stop(nil)
 	s.mu.Lock()
 	s.stale = false
-	for id, f := range s.follows {
-		v.shows[id] = f
-	}
-	if len(v.shows) == 0 {
+	if len(s.follows) == 0 {
 		s.opening = false
 		s.replace(nil)
 		s.mu.Unlock()
 		s.welcome()
 		return
 	}
+	v := s.newView(maps.Clone(s.follows))
 	s.mu.Unlock()
 
 	err := errHeldUp
-	if time.Now().UnixNano() >= s.polls.Load() {
+	if time.Now().UnixNano() >= s.c.polls.Load() {
 		err = v.stream()
+		v.stop(nil)
 	}
 	if errors.Is(err, errHeldUp) {
-		s.polls.CompareAndSwap(s.polls.Load(), max(s.polls.Load(), time.Now().Add(pollFor).UnixNano()))
+		v = s.newView(v.shows)
 		err = v.poll()
+		v.stop(nil)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.ctx.Err() != nil || errors.Is(err, errTakenOver):
+	case errors.Is(err, errTakenOver):
 	case err != nil:
-		s.kill(err)
+		s.fail(err)
 	case s.current == v:
 		s.current = nil
 		if len(s.follows) > 0 {
 			s.reopen()
 		}
 	}
+}
+
+func (s *calls) newView(shows map[string]*following) *view {
+	v := &view{s: s, shows: shows}
+	v.ctx, v.stop = context.WithCancelCause(s.work)
+	return v
 }
 
 // replace makes v the view whose messages are taken. s.mu is held.
@@ -130,6 +136,9 @@ func (v *view) begin() {
 	}
 }
 
+// ids are the requests that the view shows, in order.
+func (v *view) ids() []string { return slices.Sorted(maps.Keys(v.shows)) }
+
 // path names what the view shows.
 func (v *view) path() string {
 	var b strings.Builder
@@ -137,9 +146,10 @@ func (v *view) path() string {
 	v.s.mu.Lock()
 	defer v.s.mu.Unlock()
 	sep := byte('?')
-	for id, f := range v.shows {
+	for _, id := range v.ids() {
+		at := v.shows[id].cursor
 		b.WriteByte(sep)
-		b.WriteString("r=" + url.QueryEscape(id+":"+f.cursor.Epoch+":"+strconv.FormatUint(f.cursor.After, 10)))
+		b.WriteString("r=" + url.QueryEscape(id+":"+at.Epoch+":"+strconv.FormatUint(at.After, 10)))
 		sep = '&'
 	}
 	return b.String()
@@ -148,24 +158,29 @@ func (v *view) path() string {
 // stream shows by server-sent events. It returns nil when another view is to follow.
 func (v *view) stream() error {
 	s := v.s
-	held := time.AfterFunc(s.patience, func() { v.stop(errHeldUp) })
+	held := time.AfterFunc(s.c.cfg.connectTimeout, func() { v.stop(errHeldUp) })
 	defer held.Stop()
-	resp, err := s.do(v.ctx, http.MethodGet, v.path(), nil, http.Header{"Accept": {"text/event-stream"}})
+	resp, err := s.do(v.ctx, http.MethodGet, v.path(), nil, http.Header{
+		"Accept":          {"text/event-stream"},
+		"Accept-Encoding": {"identity"}, // what compresses a stream may hold it back
+	})
 	if err != nil {
-		return v.held(err)
+		return err
 	}
 	defer resp.Body.Close()
 	if ended, err := v.check(resp, "text/event-stream"); ended || err != nil {
 		return err
 	}
-	r := sse.NewReader(resp.Body, s.limit)
+	r := sse.NewReader(resp.Body, s.c.cfg.limits.Message)
 	for {
 		e, err := r.Next()
 		if err != nil {
 			return v.broken(err)
 		}
 		if v.began.IsZero() {
-			held.Stop()
+			if !held.Stop() {
+				return errHeldUp
+			}
 			v.begin()
 			held = time.AfterFunc(streamSilence, func() { v.stop(errSilent) })
 		}
@@ -185,18 +200,10 @@ func (v *view) stream() error {
 	}
 }
 
-// held returns a context again for the polling that follows a stream that shows nothing.
-func (v *view) held(err error) error {
-	if errors.Is(err, errHeldUp) {
-		v.ctx, v.stop = context.WithCancelCause(v.s.ctx)
-	}
-	return err
-}
-
 // broken says what the end of a stream means that did not say that it ends.
 func (v *view) broken(err error) error {
 	if cause := context.Cause(v.ctx); cause != nil {
-		return v.held(cause)
+		return cause
 	}
 	healthy := !v.began.IsZero() && time.Since(v.began) >= healthyAfter
 	switch {
@@ -235,54 +242,63 @@ func (v *view) check(resp *http.Response, media string) (ended bool, err error) 
 	return false, refusal(resp, text)
 }
 
-// finish says of all that the view shows that nothing more comes: what was asked for is
-// refused, or has been shown up to its end.
+// finish says that nothing more comes: all that the view shows has been shown up to its end, or
+// is refused, each for a reason of its own, of which the answer has that of the first.
 func (v *view) finish(refused *progress.Failure) {
-	v.s.mu.Lock()
-	left := make(map[string]*following)
-	for id, f := range v.shows {
-		if v.s.follows[id] == f {
-			left[id] = f
-		}
+	s := v.s
+	ids := v.ids()
+	if refused != nil {
+		ids = ids[:1]
 	}
-	v.s.mu.Unlock()
-	for id, f := range left {
+	for _, id := range ids {
+		f := v.shows[id]
+		s.mu.Lock()
+		at := f.cursor
+		s.mu.Unlock()
 		m := &wire.Outbound{Type: wire.TypeError, RequestID: id, Error: refused}
 		if refused == nil {
 			m = &wire.Outbound{
-				Type: wire.TypeAttached, RequestID: id, Epoch: f.cursor.Epoch, Status: progress.Completed.Status(),
-				Last: f.cursor.After, After: f.cursor.After,
+				Type: wire.TypeAttached, RequestID: id, Epoch: at.Epoch, Status: progress.Completed.Status(),
+				Last: at.After, After: at.After,
 			}
 		}
 		v.take(m, m.Append(nil))
-		v.s.mu.Lock()
-		if v.s.follows[id] == f {
-			delete(v.s.follows, id)
+		s.mu.Lock()
+		if s.current == v && s.follows[id] == f {
+			delete(s.follows, id)
 		}
-		v.s.mu.Unlock()
+		s.mu.Unlock()
 	}
 }
 
-// take hands over a message of what the view shows, unless it was shown before or is out of
-// date.
+// take hands over a message, in turn, so that what a view shows that has taken over comes after
+// all that the one before has shown.
 func (v *view) take(m *wire.Outbound, text []byte) {
 	s := v.s
-	s.mu.Lock()
-	if s.current != v {
-		s.mu.Unlock()
+	select {
+	case s.turn <- struct{}{}:
+	case <-s.ctx.Done():
 		return
 	}
-	if m.RequestID == "" {
-		s.mu.Unlock()
-		s.put(append([]byte(nil), text...))
-		return
+	defer func() { <-s.turn }()
+	if ref, ok := v.note(m); ok {
+		s.put(wire.AppendRef(nil, bytes.TrimSpace(text), ref))
+	}
+}
+
+// note moves the cursor for a message. It returns the ref that it answers, and false for one
+// that was shown before or is out of date.
+func (v *view) note(m *wire.Outbound) (ref string, ok bool) {
+	s := v.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.current != v || m.RequestID == "" {
+		return "", s.current == v
 	}
 	f := s.follows[m.RequestID]
 	if f == nil || v.shows[m.RequestID] != f {
-		s.mu.Unlock()
-		return
+		return "", false
 	}
-	ref := ""
 	switch {
 	case m.Type == wire.TypeAttached, m.Type == wire.TypeGap, m.Type == wire.TypeError && m.Seq == 0:
 		ref, f.ref = f.ref, ""
@@ -293,35 +309,33 @@ func (v *view) take(m *wire.Outbound, text []byte) {
 			f.cursor.After = max(m.Oldest, 1) - 1
 		}
 	case m.Seq > 0 && m.Seq <= f.cursor.After:
-		s.mu.Unlock()
-		return
+		return "", false
 	case m.Seq > 0:
 		f.cursor.After = m.Seq
 	}
 	if m.Type == wire.TypeComplete || m.Type == wire.TypeResponse || m.Type == wire.TypeError {
 		delete(s.follows, m.RequestID)
 	}
-	s.mu.Unlock()
-	if ref != "" {
-		s.put(wire.AppendRef(nil, text, ref))
-		return
-	}
-	s.put(append([]byte(nil), text...))
+	return ref, true
 }
 
 // poll shows by asking again and again. It returns nil when another view is to follow.
 func (v *view) poll() error {
-	s := v.s
+	until := v.s.c.polls.Load()
+	if now := time.Now(); now.UnixNano() >= until {
+		until = now.Add(pollFor).UnixNano()
+	}
 	header := http.Header{"Accept": {"application/json"}}
 	for {
 		began := time.Now()
 		news, done, err := v.page(header)
+		if err == nil {
+			v.s.c.polls.Store(until) // since polls are answered where streams are not
+		}
 		switch {
 		case err != nil:
 			return err
-		case done:
-			return nil
-		case time.Now().UnixNano() >= s.polls.Load():
+		case done || time.Now().UnixNano() >= until:
 			return nil
 		case !news:
 			if err := pause(v.ctx, pollPause-time.Since(began)); err != nil {
@@ -334,7 +348,11 @@ func (v *view) poll() error {
 // page asks once. It returns whether there was more than progress, and whether nothing more is
 // to come.
 func (v *view) page(header http.Header) (news, done bool, err error) {
-	ctx, cancel := context.WithTimeoutCause(v.ctx, pollTimeout, errors.New("the server did not answer in time"))
+	timeout := pollTimeout
+	if v.began.IsZero() {
+		timeout = v.s.c.cfg.connectTimeout
+	}
+	ctx, cancel := context.WithTimeoutCause(v.ctx, timeout, errors.New("the server did not answer in time"))
 	defer cancel()
 	resp, err := v.s.do(ctx, http.MethodGet, v.path(), nil, header)
 	if err != nil {

@@ -66,6 +66,7 @@ onEach(
   async (client, transport) => {
     const handle = client.submit('count', { n: 100_000, every_ms: 10 });
     const mine = follow(handle);
+    await handle.accepted; // before that there is nothing for others to follow
     const other = follow(connect({ transport }).attach(handle.id));
     await until(() => mine.outputs.length > 2 && other.outputs.length > 2);
     await handle.cancel('seen enough');
