@@ -84,7 +84,7 @@ func (p Problem) Write(w http.ResponseWriter) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	if f.RetryAfter > 0 {
-		h.Set("Retry-After", Seconds(f.RetryAfter))
+		h.Set("Retry-After", seconds(f.RetryAfter))
 	}
 	if status == http.StatusUnauthorized {
 		h.Set("WWW-Authenticate", "Bearer")
@@ -93,8 +93,8 @@ func (p Problem) Write(w http.ResponseWriter) {
 	w.Write(body)
 }
 
-// Seconds returns d as the header Retry-After has it: in whole seconds, at least 1.
-func Seconds(d time.Duration) string {
+// seconds returns d as the header Retry-After has it: in whole seconds, at least 1.
+func seconds(d time.Duration) string {
 	return strconv.FormatInt(max(1, int64((d+time.Second-1)/time.Second)), 10)
 }
 

@@ -119,7 +119,8 @@ func (p *page) fill(s *set) string {
 // Gap implements [view.Sink].
 func (p *page) Gap(page *progress.Page, after uint64, reason string) {
 	p.news = true
-	p.put(p.of.gap(page, after, reason).Append(nil))
+	p.of.set.c.h.stats.gaps.Add(1)
+	p.put(view.Gap(p.of.id, page, after, reason).Append(nil))
 }
 
 // Event implements [view.Sink].

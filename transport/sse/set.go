@@ -26,7 +26,7 @@ type set struct {
 type followed struct {
 	set    *set
 	id     string
-	viewer *streamer.Viewer
+	viewer *streamer.Viewer // nil: it can't be followed
 	stop   func()
 	cursor view.Cursor
 	over   bool // nothing more is to be shown
@@ -55,9 +55,7 @@ func (s *set) add(id string, viewer *streamer.Viewer, cursor view.Cursor) (*foll
 func (s *set) refuse(at wire.Cursor) {
 	s.followed = append(s.followed, &followed{
 		set: s, id: at.ID, cursor: view.Cursor{Epoch: at.Epoch, After: at.After}, over: true,
-		stop: func() {},
 	})
-	s.c.h.stats.attached.Add(1)
 }
 
 // notice is called when the log has changed.
@@ -105,28 +103,23 @@ func (s *set) join(at wire.Cursor) (*followed, error) {
 // begin sets the cursor to where the log can be shown from, and returns what is told of that.
 func (f *followed) begin(at wire.Cursor) *wire.Outbound {
 	page := f.viewer.Page()
-	st := &page.State
-	f.cursor.Epoch = st.Epoch
-	m := &wire.Outbound{
-		Type: wire.TypeAttached, RequestID: f.id, Epoch: st.Epoch, Action: st.Action, Status: st.Phase.Status(),
-		Attempt: st.Attempt, Oldest: page.Oldest, Last: st.Last, After: at.After,
-	}
-	reason, gap := page.Gap(at.Epoch, at.After)
+	m, from, gap := view.Attach(&page, at)
 	if gap {
 		f.set.c.h.stats.gaps.Add(1)
-		m.Type, m.Reason = wire.TypeGap, reason
-		f.cursor.After = page.Oldest - 1
 	}
-	f.over = !gap && st.Ended() && at.After >= st.Last
+	f.cursor = from
+	f.over = !gap && page.State.Ended() && at.After >= page.State.Last
 	return m
 }
 
 // stop ends the following of all.
 func (s *set) stop() {
 	for _, f := range s.followed {
-		f.stop()
+		if f.viewer != nil {
+			f.stop()
+			s.c.h.stats.attached.Add(-1)
+		}
 	}
-	s.c.h.stats.attached.Add(int64(-len(s.followed)))
 	s.followed = nil
 }
 

@@ -8,7 +8,6 @@ import (
 
 	"github.com/pay-theory/streamer/v2/internal/wire"
 	"github.com/pay-theory/streamer/v2/progress"
-	"github.com/pay-theory/streamer/v2/transport"
 	"github.com/pay-theory/streamer/v2/transport/internal/view"
 )
 
@@ -57,7 +56,7 @@ func (c *call) snapshot(status int, page *progress.Page) {
 	var end *progress.Event
 	h := c.w.Header()
 	if !page.State.Ended() {
-		h.Set("Retry-After", transport.Seconds(pollAfter))
+		h.Set("Retry-After", pollAfter)
 	}
 	etag := tag(c.id, page)
 	h.Set("ETag", etag)

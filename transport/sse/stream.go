@@ -85,7 +85,7 @@ func (c *call) streamReceipt(receipt *streamer.Receipt) {
 	}
 	if receipt.End == nil {
 		f.cursor.After = 1 // what the acknowledgment covers
-		s.put(wire.TypeAcknowledgment, s.cursor(f), acknowledgment(receipt).Append(nil))
+		s.put(wire.TypeAcknowledgment, s.cursor(f), view.Acknowledgment(receipt).Append(nil))
 	}
 	s.serve()
 }
@@ -269,19 +269,10 @@ func refusal(id string, err error) *wire.Outbound {
 	return &wire.Outbound{Type: wire.TypeError, RequestID: id, Error: transport.Failure(err)}
 }
 
-// gap is the message that a log does not go on after the cursor.
-func (f *followed) gap(page *progress.Page, after uint64, reason string) *wire.Outbound {
-	f.set.c.h.stats.gaps.Add(1)
-	st := &page.State
-	return &wire.Outbound{
-		Type: wire.TypeGap, RequestID: f.id, Epoch: st.Epoch, After: after, Oldest: page.Oldest, Last: st.Last,
-		Reason: reason, Status: st.Phase.Status(), Attempt: st.Attempt,
-	}
-}
-
 // Gap implements [view.Sink].
 func (s *stream) Gap(page *progress.Page, after uint64, reason string) {
-	m := s.of.gap(page, after, reason)
+	s.c.h.stats.gaps.Add(1)
+	m := view.Gap(s.of.id, page, after, reason)
 	s.put(m.Type, place{s.of, page.State.Epoch, page.Oldest - 1}, m.Append(nil))
 }
 

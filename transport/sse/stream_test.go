@@ -184,6 +184,7 @@ func TestManyRequestsShareOneStream(t *testing.T) {
 		refused := st.expect("error", "c")
 		require.Zero(t, refused.Seq)
 		require.Equal(t, "NOT_FOUND", refused.Error.Code)
+		require.Equal(t, 2, s.handler.Stats().Attached, "who can't be followed is not")
 		for _, id := range []string{"a", "a", "b", "b"} {
 			st.expect("status", id)
 		}

@@ -19,8 +19,8 @@ import (
 	"github.com/pay-theory/streamer/v2/transport/internal/view"
 )
 
-// pollAfter is when a client that asks for the state should ask again.
-const pollAfter = time.Second
+// pollAfter is when a client that asks for the state should ask again, in seconds.
+const pollAfter = "1"
 
 // submit serves POST /requests.
 func (c *call) submit() {
@@ -86,19 +86,8 @@ func (c *call) await(receipt *streamer.Receipt, prefs preferences) {
 	prefs.applied(c.w)
 	self := c.location()
 	c.w.Header().Set("Location", self)
-	c.w.Header().Set("Retry-After", transport.Seconds(pollAfter))
-	c.answer(http.StatusAccepted, wire.AppendLinks(nil, acknowledgment(receipt).Append(nil), self, self+"/events"))
-}
-
-func acknowledgment(receipt *streamer.Receipt) *wire.Outbound {
-	message := "Request queued for async processing"
-	if receipt.Duplicate {
-		message = "Request exists already"
-	}
-	return &wire.Outbound{
-		Type: wire.TypeAcknowledgment, RequestID: receipt.ID, Epoch: receipt.State.Epoch, Seq: 1,
-		Status: receipt.State.Phase.Status(), Message: message, Duplicate: receipt.Duplicate, Timestamp: receipt.State.Created,
-	}
+	c.w.Header().Set("Retry-After", pollAfter)
+	c.answer(http.StatusAccepted, wire.AppendLinks(nil, view.Acknowledgment(receipt).Append(nil), self, self+"/events"))
 }
 
 // end answers with the end of the request.

@@ -108,17 +108,12 @@ func (c *conn) attach(cursor wire.Cursor, ref string) {
 		return
 	}
 	page := viewer.Page()
-	a := &attachment{viewer: viewer, id: cursor.ID, cursor: view.Cursor{Epoch: page.State.Epoch, After: cursor.After}}
-	reply := &wire.Outbound{
-		Type: wire.TypeAttached, RequestID: cursor.ID, Ref: ref, Epoch: page.State.Epoch, Action: page.State.Action,
-		Status: page.State.Phase.Status(), Attempt: page.State.Attempt,
-		Oldest: page.Oldest, Last: page.State.Last, After: cursor.After,
-	}
-	if reason, gap := page.Gap(cursor.Epoch, cursor.After); gap {
+	reply, from, gap := view.Attach(&page, cursor)
+	reply.Ref = ref
+	if gap {
 		c.h.stats.gaps.Add(1)
-		reply.Type, reply.Reason = wire.TypeGap, reason
-		a.cursor.After = page.Oldest - 1
 	}
+	a := &attachment{viewer: viewer, id: cursor.ID, cursor: from}
 	c.follow(a, reply, ref)
 }
 
@@ -221,10 +216,7 @@ func (b *batch) Gap(page *progress.Page, after uint64, reason string) {
 	c, a := b.conn, b.of
 	c.h.stats.gaps.Add(1)
 	if b.hello {
-		c.add(b, (&wire.Outbound{
-			Type: wire.TypeGap, RequestID: a.id, Epoch: page.State.Epoch, After: after, Oldest: page.Oldest,
-			Last: page.State.Last, Reason: reason, Status: page.State.Phase.Status(), Attempt: page.State.Attempt,
-		}).Append(nil))
+		c.add(b, view.Gap(a.id, page, after, reason).Append(nil))
 	}
 }
 

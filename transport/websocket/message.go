@@ -231,14 +231,9 @@ func (c *conn) submit(m *wire.Inbound) {
 		return
 	}
 	a.cursor.After = 1 // what the acknowledgment covers
-	message := "Request queued for async processing"
-	if receipt.Duplicate {
-		message = "Request exists already"
-	}
-	c.follow(a, &wire.Outbound{
-		Type: wire.TypeAcknowledgment, RequestID: receipt.ID, Ref: m.Ref, Epoch: receipt.State.Epoch, Seq: 1,
-		Status: receipt.State.Phase.Status(), Message: message, Duplicate: receipt.Duplicate, Timestamp: receipt.State.Created,
-	}, m.Ref)
+	ack := view.Acknowledgment(receipt)
+	ack.Ref = m.Ref
+	c.follow(a, ack, m.Ref)
 }
 
 // end sends the end of short work, unless the client reads too slowly for it to be queued:
