@@ -88,9 +88,7 @@ func (p *page) put(message []byte) {
 	p.n++
 }
 
-// fill adds what the logs have after the cursors, and returns the tag of all. Progress is shown
-// with each call, so there is one call that shows: the next ones find the cursors moved, and the
-// client has been told.
+// fill adds what the logs have after the cursors, which it moves, and returns the tag of all.
 func (p *page) fill(s *set) string {
 	t := newTag()
 	for _, f := range s.followed {
