@@ -12,10 +12,9 @@ import (
 )
 
 const (
-	busyDelay    = 250 * time.Millisecond // before a ticket of an action without a free place comes back
-	storeDelay   = time.Second            // … of a request whose log can't be read
-	unknownDelay = 5 * time.Second        // … of an action without a handler here: other workers may have one
-	unknownLimit = 10 * time.Minute       // after it such a request fails
+	storeDelay   = time.Second      // … of a request whose log can't be read
+	unknownDelay = 5 * time.Second  // … of an action without a handler here: other workers may have one
+	unknownLimit = 10 * time.Minute // after it such a request fails
 
 	maxRaces = 16 // times a ticket is looked at anew because its log moved on meanwhile
 )
@@ -27,11 +26,11 @@ type attempt struct {
 	ticket   queue.Ticket
 	delivery queue.Delivery
 	leased   time.Time // since when the lease lasts
-	release  func()    // frees the slot
+	release  func()    // frees the slot and its places
 	route    *route
 }
 
-// work does what a delivered ticket asks for. release frees its slot, once.
+// work does what a delivered ticket asks for. release frees what it takes here, once.
 func (m *Mux) work(ctx context.Context, d queue.Delivery, release func()) {
 	t := d.Ticket()
 	a := &attempt{
@@ -161,18 +160,11 @@ func (a *attempt) finish(ctx context.Context, st *progress.State, e *progress.Ev
 func (a *attempt) begin(ctx context.Context, page *progress.Page) bool {
 	st := page.State
 	lost := st.Phase == progress.Started
-	if a.route.running.Add(1) > int64(a.route.settings.concurrency) {
-		a.route.running.Add(-1)
-		a.retry(ctx, busyDelay)
-		a.release()
-		return true
-	}
 	rec := a.startRecord(st, lost)
 	r := &run{attempt: a, changed: make(chan struct{}, 1), req: request(a.key.ID, page)}
 	r.writer = newWriter(ctx, a.Mux, a.key, rec.State, r.notice)
 	if !r.start(ctx, &st, rec) {
 		r.writer.close()
-		a.route.running.Add(-1)
 		return false
 	}
 	r.supervise(ctx)

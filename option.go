@@ -43,6 +43,7 @@ type config struct {
 	scope       func(Identity) string
 	threshold   time.Duration
 	concurrency int
+	perTenant   int
 	grace       time.Duration
 	limits      Limits
 	mixed       bool
@@ -128,6 +129,11 @@ type concurrency int
 func (n concurrency) applyRouter(c *config)   { c.concurrency = int(n) }
 func (n concurrency) applyAction(s *settings) { s.concurrency = int(n) }
 
+// WithTenantConcurrency sets how many handlers Run runs at a time for one tenant (for one
+// scope, where identities have no tenant). Tickets over it are handed back to the queue for a
+// moment. At least 1; default: no separate limit.
+func WithTenantConcurrency(n int) Option { return routerOption(func(c *config) { c.perTenant = n }) }
+
 // WithAttempts sets how often a request is tried at most, lost workers included. At least 1;
 // default: 3.
 func WithAttempts(n int) SharedOption { return sharedOption(func(s *settings) { s.attempts = n }) }
@@ -166,6 +172,7 @@ func newConfig(opts []Option) config {
 	c := config{
 		threshold:   5 * time.Second,
 		concurrency: 64,
+		perTenant:   math.MaxInt,
 		grace:       10 * time.Second,
 		scope:       defaultScope,
 		defaults:    settings{attempts: 3, backoff: defaultBackoff, concurrency: math.MaxInt},
@@ -204,6 +211,8 @@ func newConfig(opts []Option) config {
 		panic("streamer: WithScope(nil)")
 	case c.concurrency < 1:
 		panic(fmt.Sprintf("streamer: NewRouter: WithConcurrency(%d): at least 1 is needed", c.concurrency))
+	case c.perTenant < 1:
+		panic(fmt.Sprintf("streamer: WithTenantConcurrency(%d): at least 1 is needed", c.perTenant))
 	case c.threshold < 0:
 		panic(fmt.Sprintf("streamer: WithThreshold(%v): must not be negative", c.threshold))
 	case c.grace <= 0:

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/pay-theory/streamer/v2/progress"
+	"github.com/pay-theory/streamer/v2/queue"
 )
 
 // Router is what applications need of a [Mux].
@@ -48,14 +49,18 @@ type Mux struct {
 	middleware []Middleware
 
 	life    life
+	crowd   crowd
+	gate    gate
 	stats   counters
-	waiting atomic.Int64 // since when Run waits for a ticket, as Unix nanoseconds; later than now when it doesn't
+	depth   atomic.Pointer[queue.Depth] // as of the newest look
+	waiting atomic.Int64                // since when Run waits for a ticket, as Unix nanoseconds; later than now when it doesn't
 }
 
 // NewRouter returns a router. Without options all is in memory, and complete: it lasts as
 // long as the process.
 func NewRouter(opts ...Option) *Mux {
 	m := &Mux{cfg: newConfig(opts), ids: newIDSource(), routes: make(map[string]*route), life: newLife()}
+	m.crowd = newCrowd(m.cfg.perTenant)
 	m.waiting.Store(math.MaxInt64)
 	m.log = m.cfg.logger
 	m.localLog, m.localQueue = local(m.cfg.log), local(m.cfg.queue)
@@ -70,8 +75,6 @@ type route struct {
 	action   string // "" for the fallback
 	settings settings
 	binding
-
-	running atomic.Int64 // attempts that hold a slot in this process
 }
 
 // Handle registers the handler of an action. It panics when action is empty, longer than 128
@@ -206,6 +209,10 @@ type Stats struct {
 	Dropped   uint64 // tickets that needed no work
 	Swept     uint64 // tickets enqueued again for requests without a sign of life
 
+	// Queue is what the queue holds, looked at every few seconds while Run works here; zero
+	// when it can't tell. With what runs on all machines it says how far workers are behind.
+	Queue queue.Depth
+
 	Slots   int // handlers Run may run at a time
 	Running int // handlers that run
 	Stuck   int // handlers that ignore the end of their context: their request has ended or moved, their slot is taken
@@ -220,7 +227,12 @@ type counters struct {
 // Stats returns the router's counts.
 func (m *Mux) Stats() Stats {
 	s := &m.stats
+	var depth queue.Depth
+	if d := m.depth.Load(); d != nil {
+		depth = *d
+	}
 	return Stats{
+		Queue:    depth,
 		Accepted: s.accepted.Load(), Answered: s.answered.Load(), Repeated: s.repeated.Load(), Refused: s.refused.Load(),
 		Started: s.started.Load(), Completed: s.completed.Load(), Failed: s.failed.Load(), Canceled: s.canceled.Load(),
 		Retried: s.retried.Load(), Returned: s.returned.Load(), Fenced: s.fenced.Load(), Dropped: s.dropped.Load(), Swept: s.swept.Load(),

@@ -26,8 +26,8 @@ const storeTimeout = 2 * time.Second
 // Submit accepts req, or attaches to the request that has its id already. It returns when
 // the request is stored and queued, or, for short work, has ended. ctx bounds only the wait;
 // what was accepted goes on. The error is an *Error: VALIDATION_ERROR, INVALID_ACTION,
-// FORBIDDEN, CONFLICT, PAYLOAD_TOO_LARGE, SERVICE_UNAVAILABLE, INTERNAL_ERROR, or, from
-// Validate, any code.
+// FORBIDDEN, CONFLICT, PAYLOAD_TOO_LARGE, RATE_LIMITED, SERVICE_UNAVAILABLE, INTERNAL_ERROR,
+// or, from Validate, any code.
 // An error of short work is no error of Submit: it is the Receipt's End.
 func (m *Mux) Submit(ctx context.Context, who Identity, req *Request) (*Receipt, error) {
 	receipt, err := m.submit(ctx, who, req)
@@ -163,13 +163,22 @@ func (s *submission) validate() (err error) {
 func (s *submission) accept(ctx context.Context) (*Receipt, error) {
 	ctx, cancel := s.logContext(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
+	if full := s.gate.check(s.key.Scope); full != nil {
+		if receipt, err := s.find(ctx); !errors.Is(err, progress.ErrNotFound) {
+			return receipt, err
+		}
+		return nil, s.storeError("enqueue a request", full)
+	}
 	e := &progress.Event{Seq: 1, Kind: progress.Accepted, Record: s.ids.next(), Time: s.req.CreatedAt, Request: s.stored()}
 	rec := &progress.Record{ID: e.Record, Events: []*progress.Event{e}, State: s.state().Apply(e)}
 	if receipt, err := s.append(ctx, rec); receipt != nil || err != nil {
 		return receipt, err
 	}
-	if err := s.enqueue(ctx); err != nil {
-		return nil, err
+	if err := s.enqueue(ctx); noRoom(err) {
+		s.gate.shut(s.key.Scope, err)
+		return s.withdraw(ctx, rec.State, err)
+	} else if err != nil {
+		return nil, s.storeError("enqueue a request", err)
 	}
 	s.stats.accepted.Add(1)
 	return s.receipt(rec.State), nil
@@ -199,7 +208,7 @@ func (s *submission) enqueue(ctx context.Context) error {
 	ctx, cancel := s.queueContext(ctx, storeTimeout)
 	defer cancel()
 	t := queue.Ticket{Scope: s.key.Scope, ID: s.key.ID, Action: s.req.Action, Group: s.group, Nonce: s.ids.next()}
-	return s.storeError("enqueue a request", s.cfg.queue.Enqueue(ctx, t))
+	return s.cfg.queue.Enqueue(ctx, t)
 }
 
 // find looks for the request in the log. The error wraps progress.ErrNotFound when it is new.
@@ -225,8 +234,11 @@ func (s *submission) repeated(ctx context.Context, st progress.State) (*Receipt,
 	receipt.Duplicate = true
 	switch {
 	case st.Phase == progress.Accepted:
-		// Whoever accepted it may have died before it was enqueued. A ticket too many is dropped.
-		return receipt, s.enqueue(ctx)
+		// Whoever accepted it may have died before it was enqueued. A ticket too many is dropped;
+		// where there is no room for one, its own is there, or the sweep makes up for it.
+		if err := s.enqueue(ctx); err != nil && !noRoom(err) {
+			return nil, s.storeError("enqueue a request", err)
+		}
 	case st.Ended() && st.Last == 1:
 		page, err := s.cfg.log.Read(ctx, s.key, 0, 1)
 		if err == nil && len(page.Events) == 0 {
@@ -277,6 +289,8 @@ func (m *Mux) storeError(doing string, err error) error {
 		return errNotFound
 	case errors.Is(err, progress.ErrTooLarge), errors.Is(err, queue.ErrTooLarge):
 		return NewError(ErrCodePayloadTooLarge, "the request is larger than the store takes")
+	case errors.Is(err, queue.ErrScopeFull):
+		return NewError(ErrCodeRateLimited, "too many of your requests are waiting or running already: try again later").WithRetry(5 * time.Second)
 	case errors.Is(err, progress.ErrFull), errors.Is(err, queue.ErrFull):
 		m.log.Warn("no room", "doing", doing, "error", err)
 		return NewError(ErrCodeServiceUnavailable, "too many requests are held already: try again later").WithRetry(5 * time.Second)

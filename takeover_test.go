@@ -3,6 +3,7 @@ package streamer_test
 import (
 	"context"
 	"fmt"
+	"iter"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -135,7 +136,7 @@ func TestSweepEnqueuesWhatLostItsTicket(t *testing.T) {
 		q := memqueue.New(memqueue.WithLease(10 * time.Second))
 		s := serve(t, func(m *streamer.Mux) {
 			m.Handle("x", streamer.HandlerFunc(func(context.Context, *streamer.Request, streamer.Reporter) (*streamer.Result, error) { return ok(1) }))
-		}, streamer.WithQueue(forgetful{q}), streamer.WithLocalLog())
+		}, streamer.WithQueue(forgetfulOf{q, "x"}), streamer.WithLocalLog())
 		defer s.stop()
 		s.submit("x", "lost", ``)
 		began := time.Now()
@@ -144,16 +145,6 @@ func TestSweepEnqueuesWhatLostItsTicket(t *testing.T) {
 		synctest.Wait() // the sweep counts behind the enqueue
 		require.EqualValues(t, 1, s.Stats().Swept)
 	})
-}
-
-// forgetful loses the tickets of submits.
-type forgetful struct{ *memqueue.Queue }
-
-func (q forgetful) Enqueue(ctx context.Context, t queue.Ticket) error {
-	if t.SeenLast == 0 {
-		return nil
-	}
-	return q.Queue.Enqueue(ctx, t)
 }
 
 func TestSweepTakesOverARunWithoutASignOfLife(t *testing.T) {
@@ -197,4 +188,79 @@ func TestALongHandlerShowsSignsOfLifeAndIsLeftAlone(t *testing.T) {
 		require.Equal(t, "accepted started completed", kinds(s.events("r1")))
 		require.Zero(t, s.Stats().Swept)
 	})
+}
+
+// swept tells who passes over a log.
+type swept struct {
+	*memlog.Log
+	name   int
+	passes chan<- int
+}
+
+func (l swept) Open(ctx context.Context, idle time.Duration) iter.Seq2[progress.Pending, error] {
+	l.passes <- l.name
+	return l.Log.Open(ctx, idle)
+}
+
+func TestOneWorkerSweepsAtATimeAndAnotherTakesOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, q := memlog.New(), memqueue.New(memqueue.WithLease(10*time.Second)) // a pass each 30 s or so
+		defer log.Close()
+		sweeping := make(chan int, 1000)
+		workers := make(map[int]*service)
+		for i := range 4 {
+			workers[i] = serve(t, func(m *streamer.Mux) { m.Handle("x", returns(1)) }, streamer.WithLog(swept{log, i, sweeping}), streamer.WithQueue(q))
+		}
+		for len(workers) > 0 {
+			time.Sleep(30 * time.Minute)
+			var passes []int
+			for range len(sweeping) {
+				passes = append(passes, <-sweeping)
+			}
+			require.InDelta(t, 58, len(passes), 4, "%d workers", len(workers))
+			changes := 0
+			for i := range passes[1:] {
+				if passes[i] != passes[i+1] {
+					changes++
+				}
+			}
+			require.Less(t, changes, 25, "who swept mostly goes on")
+			last := passes[len(passes)-1]
+			workers[last].stop()
+			delete(workers, last)
+		}
+	})
+}
+
+func TestSweepFindsALostTicketThoughAllWorkersAreBusy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := memqueue.New(memqueue.WithLease(10 * time.Second))
+		s := serve(t, func(m *streamer.Mux) {
+			m.Handle("day", seconds(86400))
+			m.Handle("x", returns(1))
+		}, streamer.WithQueue(forgetfulOf{q, "x"}), streamer.WithLocalLog(), streamer.WithConcurrency(2))
+		s.submit("day", "d1", ``)
+		s.submit("x", "lost", ``)
+		s.submit("day", "d2", ``)
+		time.Sleep(2 * time.Minute)
+		require.EqualValues(t, 1, s.Stats().Swept)
+		require.Equal(t, 1, q.Stats().Ready)
+		time.Sleep(10 * time.Minute)
+		require.EqualValues(t, 1, s.Stats().Swept, "while it waits, it is not enqueued again")
+		require.Equal(t, progress.Completed, s.end("lost").Kind)
+		s.stop()
+	})
+}
+
+// forgetfulOf loses the tickets of submits of an action.
+type forgetfulOf struct {
+	*memqueue.Queue
+	action string
+}
+
+func (q forgetfulOf) Enqueue(ctx context.Context, t queue.Ticket) error {
+	if t.Action == q.action && t.SeenLast == 0 {
+		return nil
+	}
+	return q.Queue.Enqueue(ctx, t)
 }

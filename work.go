@@ -8,9 +8,6 @@ import (
 	"math/rand/v2"
 	"sync"
 	"time"
-
-	"github.com/pay-theory/streamer/v2/progress"
-	"github.com/pay-theory/streamer/v2/queue"
 )
 
 // Run works on queued requests until ctx ends or Shutdown is called, and returns when its
@@ -31,6 +28,7 @@ func (m *Mux) Run(ctx context.Context) error {
 	defer stop()
 	var loops sync.WaitGroup
 	loops.Go(func() { m.sweep(receiving) })
+	loops.Go(func() { m.measure(receiving) })
 	loops.Go(func() { m.receive(receiving, context.WithoutCancel(ctx)) })
 	select {
 	case <-ctx.Done():
@@ -86,6 +84,7 @@ const drainGrace = 10 * time.Second
 func (m *Mux) receive(ctx, base context.Context) {
 	slots := make(chan struct{}, m.cfg.concurrency)
 	failures := 0
+	crowded := 0 // times in a row that nothing had a free place but slots were free
 	for {
 		select {
 		case slots <- struct{}{}:
@@ -94,7 +93,7 @@ func (m *Mux) receive(ctx, base context.Context) {
 		}
 		free := 1
 	more:
-		for free < maxReceive {
+		for free < maxReceive>>crowded {
 			select {
 			case slots <- struct{}{}:
 				free++
@@ -108,21 +107,41 @@ func (m *Mux) receive(ctx, base context.Context) {
 		for range free - len(deliveries) {
 			<-slots
 		}
+		refused := 0
 		for _, d := range deliveries {
-			m.life.spawn(func() { m.work(base, d, func() { <-slots }) })
+			t := d.Ticket()
+			leave, entered := m.crowd.enter(m.route(t.Action), t.Group)
+			if entered {
+				m.life.spawn(func() { m.work(base, d, func() { leave(); <-slots }) })
+				continue
+			}
+			refused++
+			m.life.spawn(func() { m.handBack(base, d); <-slots })
 		}
-		if err == nil {
+		if refused < len(deliveries) || err != nil {
+			crowded = 0
+		}
+		var pause <-chan time.Time
+		var left <-chan struct{}
+		switch {
+		case err == nil && refused == 0:
 			failures = 0
 			continue
-		}
-		if ctx.Err() != nil {
+		case err == nil:
+			failures = 0
+			pause, left = time.After(crowdPause<<crowded), m.crowd.left
+			crowded = min(crowded+1, maxCrowded)
+		case ctx.Err() != nil:
 			return
+		default:
+			failures++
+			d := jitter(min(100*time.Millisecond<<min(failures, 10), 10*time.Second))
+			m.log.Warn("queue can't be read", "error", err, "pause", d)
+			pause = time.After(d)
 		}
-		failures++
-		pause := jitter(min(100*time.Millisecond<<min(failures, 10), 10*time.Second))
-		m.log.Warn("queue can't be read", "error", err, "pause", pause)
 		select {
-		case <-time.After(pause):
+		case <-pause:
+		case <-left:
 		case <-ctx.Done():
 			return
 		}
@@ -131,66 +150,6 @@ func (m *Mux) receive(ctx, base context.Context) {
 
 // maxReceive bounds what one Receive may lease.
 const maxReceive = 32
-
-// sweep enqueues again what has not ended and shows no sign of life for several leases: its
-// ticket may be lost. A request whose worker lives shows one every third of a lease. One that
-// waits shows none, so it is enqueued again only while a worker here waits for work: then
-// the queue holds nothing. A ticket too many does no harm.
-func (m *Mux) sweep(ctx context.Context) {
-	lease := m.cfg.queue.Lease()
-	idle := sweepLeases * lease
-	for {
-		select {
-		case <-time.After(jitter(idle)):
-		case <-ctx.Done():
-			return
-		}
-		n := 0
-		for p, err := range m.cfg.log.Open(ctx, idle) {
-			if err != nil {
-				if ctx.Err() == nil {
-					m.log.Warn("sweep can't list open requests", "error", err)
-				}
-				break
-			}
-			if !m.lost(p, idle) {
-				continue
-			}
-			t := queue.Ticket{
-				Scope: p.Key.Scope, ID: p.Key.ID, Action: p.State.Action, Group: p.State.Group, Nonce: m.ids.next(),
-				SeenLast: p.State.Last, SeenBeat: p.Beat,
-			}
-			bounded, cancel := m.queueContext(ctx, storeTimeout)
-			err := m.cfg.queue.Enqueue(bounded, t)
-			cancel()
-			if err != nil {
-				m.log.Warn("sweep can't enqueue", "request_id", p.Key.ID, "action", p.State.Action, "error", err)
-				break
-			}
-			m.stats.swept.Add(1)
-			m.log.Info("request without a sign of life enqueued again", "request_id", p.Key.ID, "action", p.State.Action, "phase", p.State.Phase)
-			if n++; n == maxSweep {
-				break
-			}
-		}
-	}
-}
-
-const (
-	sweepLeases = 3
-	maxSweep    = 1000 // requests enqueued in one pass
-)
-
-// lost reports whether the ticket of p, quiet for at least idle, may be lost.
-func (m *Mux) lost(p progress.Pending, idle time.Duration) bool {
-	switch p.State.Phase {
-	case progress.Accepted, progress.Retrying:
-		waited := time.Duration(time.Now().UnixNano() - m.waiting.Load())
-		return waited >= m.cfg.queue.Lease() && p.Idle >= p.State.Delay+idle
-	default:
-		return true
-	}
-}
 
 // jitter returns d, give or take a quarter.
 func jitter(d time.Duration) time.Duration {

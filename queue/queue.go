@@ -31,7 +31,7 @@ type Ticket struct {
 // retry, log, or start goroutines that outlive them. (Goroutines that belong to the Queue as a
 // whole are ended by its own Close.)
 //
-// Errors wrap ErrUnavailable, ErrFull or ErrTooLarge, or are the context's error. After
+// Errors wrap ErrUnavailable, ErrFull, ErrScopeFull or ErrTooLarge, or are the context's error. After
 // ErrUnavailable or the context's error, the call may have taken effect.
 type Queue interface {
 	// Enqueue returns nil when the ticket is as durable as the queue makes it.
@@ -75,6 +75,10 @@ var (
 
 	// ErrFull: the queue has no room. The ticket was not taken.
 	ErrFull = errors.New("queue full")
+
+	// ErrScopeFull: the queue has as many tickets of the scope, leased ones included, as it
+	// takes. The ticket was not taken; those of other scopes may be.
+	ErrScopeFull = errors.New("queue full for this scope")
 
 	// ErrTooLarge: the ticket is larger than the broker takes.
 	ErrTooLarge = errors.New("ticket too large")

@@ -21,7 +21,7 @@ import (
 const (
 	module    = "github.com/pay-theory/streamer/v2"
 	maxLines  = 450
-	rootNames = 51 // the ready middleware (Logging, Recover, Timeout) is worth one more than 50
+	rootNames = 52 // the ready middleware and WithTenantConcurrency are worth two more than 50
 )
 
 // source is a parsed Go file of the repository.
@@ -99,10 +99,14 @@ var allowed = map[string][]string{
 	".":                   {"progress", "queue", "progress/memlog", "queue/memqueue", "internal/", "github.com/google/uuid"},
 	"progress":            {},
 	"progress/memlog":     {"progress"},
+	"progress/natslog":    {"progress", "github.com/nats-io/nats.go", "github.com/nats-io/nats.go/"},
 	"progress/logtest":    {"progress"},
 	"queue":               {},
 	"queue/memqueue":      {"queue"},
+	"queue/natsqueue":     {"queue", "github.com/nats-io/nats.go", "github.com/nats-io/nats.go/"},
 	"queue/queuetest":     {"queue"},
+	"natsembed":           {"github.com/nats-io/nats.go", "github.com/nats-io/nats.go/", "github.com/nats-io/nats-server/"},
+	"internal/natstest":   {"github.com/nats-io/nats.go", "github.com/nats-io/nats.go/", "github.com/nats-io/nats-server/"},
 	"transport":           {".", "progress", "internal/"},
 	"transport/internal/": {".", "progress", "transport", "transport/internal/", "internal/"},
 	"transport/sse":       {".", "progress", "transport", "transport/internal/", "internal/", "github.com/google/uuid"},

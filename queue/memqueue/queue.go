@@ -27,13 +27,15 @@ import (
 //
 // The Queue has no goroutines and needs no closing.
 type Queue struct {
-	lease      time.Duration
-	maxTickets int
-	maxBytes   int
-	epoch      time.Time // times below are since then
+	lease       time.Duration
+	maxTickets  int
+	maxPerScope int
+	maxBytes    int
+	epoch       time.Time // times below are since then
 
 	mu      sync.Mutex
 	tickets int               // all there are; those not in timed are ready
+	scopes  map[string]int    // how many of them a scope has
 	bytes   int               // what they count for
 	groups  map[string]*group // those with ready tickets
 	turns   list.List         // the same, in the order they are served
@@ -60,11 +62,13 @@ type waiter struct {
 func New(opts ...Option) *Queue {
 	c := newConfig(opts)
 	return &Queue{
-		lease:      c.lease,
-		maxTickets: c.maxTickets,
-		maxBytes:   c.maxBytes,
-		epoch:      time.Now(),
-		groups:     make(map[string]*group),
+		lease:       c.lease,
+		maxTickets:  c.maxTickets,
+		maxPerScope: c.maxPerScope,
+		maxBytes:    c.maxBytes,
+		epoch:       time.Now(),
+		scopes:      make(map[string]int),
+		groups:      make(map[string]*group),
 	}
 }
 
@@ -74,8 +78,8 @@ func (q *Queue) ProcessLocal() {}
 // Lease returns what WithLease set.
 func (q *Queue) Lease() time.Duration { return q.lease }
 
-// Enqueue returns queue.ErrFull when the queue is at one of its bounds, and
-// queue.ErrTooLarge when the ticket alone is over WithMaxBytes.
+// Enqueue returns queue.ErrFull when the queue is at one of its bounds, queue.ErrScopeFull
+// when the ticket's scope is, and queue.ErrTooLarge when the ticket alone is over WithMaxBytes.
 func (q *Queue) Enqueue(ctx context.Context, t queue.Ticket) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -90,7 +94,11 @@ func (q *Queue) Enqueue(ctx context.Context, t queue.Ticket) error {
 	if q.tickets == q.maxTickets || size > q.maxBytes-q.bytes {
 		return fmt.Errorf("memqueue: enqueue: %w: %d tickets, %d bytes", queue.ErrFull, q.tickets, q.bytes)
 	}
+	if n := q.scopes[t.Scope]; n >= q.maxPerScope {
+		return fmt.Errorf("memqueue: enqueue: %w: %d tickets", queue.ErrScopeFull, n)
+	}
 	q.tickets++
+	q.scopes[t.Scope]++
 	q.bytes += size
 	now := q.now()
 	q.line(e, now)
@@ -256,6 +264,16 @@ func (q *Queue) release(e *entry) {
 	}
 }
 
+// remove forgets a ticket that is neither ready nor timed.
+func (q *Queue) remove(e *entry) {
+	q.tickets--
+	q.bytes -= e.size()
+	scope := e.ticket.Scope
+	if q.scopes[scope]--; q.scopes[scope] == 0 {
+		delete(q.scopes, scope)
+	}
+}
+
 // delivery is a queue.Delivery. It is stale when its entry has another holder, or none.
 type delivery struct {
 	queue *Queue
@@ -294,8 +312,7 @@ func (d *delivery) Ack(ctx context.Context) error {
 	defer q.unlock()
 	if d.holds(q.now()) {
 		q.release(d.entry)
-		q.tickets--
-		q.bytes -= d.entry.size()
+		q.remove(d.entry)
 	}
 	return nil
 }

@@ -28,6 +28,9 @@ func harness() queuetest.Harness {
 		New: func(_ testing.TB, lease time.Duration) queue.Queue {
 			return memqueue.New(memqueue.WithLease(lease))
 		},
+		Scoped: func(_ testing.TB, max int) queue.Queue {
+			return memqueue.New(memqueue.WithMaxPerScope(max))
+		},
 		Fair:               true,
 		FencesStaleHolders: true,
 	}
@@ -259,6 +262,7 @@ func TestNewPanicsOnOptionsThatMakeNoSense(t *testing.T) {
 	t.Parallel()
 	require.PanicsWithValue(t, "memqueue: WithLease(0s): must be more than 0", func() { memqueue.New(memqueue.WithLease(0)) })
 	require.PanicsWithValue(t, "memqueue: WithMaxTickets(0): at least 1 is needed", func() { memqueue.New(memqueue.WithMaxTickets(0)) })
+	require.PanicsWithValue(t, "memqueue: WithMaxPerScope(0): at least 1 is needed", func() { memqueue.New(memqueue.WithMaxPerScope(0)) })
 	require.PanicsWithValue(t, "memqueue: WithMaxBytes(-1): at least 1 is needed", func() { memqueue.New(memqueue.WithMaxBytes(-1)) })
 	require.Equal(t, 30*time.Second, memqueue.New().Lease())
 }

@@ -1,6 +1,22 @@
 package memqueue
 
-import "time"
+import (
+	"context"
+	"time"
+
+	"github.com/pay-theory/streamer/v2/queue"
+)
+
+var _ queue.Measured = (*Queue)(nil)
+
+// Depth returns the part of Stats that all queues have.
+func (q *Queue) Depth(ctx context.Context) (queue.Depth, error) {
+	if err := ctx.Err(); err != nil {
+		return queue.Depth{}, err
+	}
+	s := q.Stats()
+	return queue.Depth{Ready: s.Ready, Leased: s.Leased, Delayed: s.Delayed, Oldest: s.Oldest}, nil
+}
 
 // Stats is how a Queue stands.
 type Stats struct {

@@ -19,6 +19,7 @@ type broken struct {
 	enqueue func(ctx context.Context, t queue.Ticket) error
 	receive func(ctx context.Context, max int) ([]queue.Delivery, error)
 	lease   func() time.Duration
+	depth   func(d queue.Depth) queue.Depth
 	extend  func(ctx context.Context, d queue.Delivery) error
 	ack     func(ctx context.Context, d queue.Delivery) error
 	retry   func(ctx context.Context, d queue.Delivery, delay time.Duration) error
@@ -48,6 +49,14 @@ func (b *broken) Lease() time.Duration {
 		return b.lease()
 	}
 	return b.Queue.Lease()
+}
+
+func (b *broken) Depth(ctx context.Context) (queue.Depth, error) {
+	d, err := b.Queue.(queue.Measured).Depth(ctx)
+	if b.depth != nil {
+		d = b.depth(d)
+	}
+	return d, err
 }
 
 type brokenDelivery struct {
@@ -331,6 +340,19 @@ func breakers() map[string]breaker {
 					time.Sleep(5 * time.Second)
 				}
 				return q.Receive(ctx, max)
+			}}
+		},
+		"depth tells what there is": func(_ testing.TB, q queue.Queue) queue.Queue {
+			return &broken{Queue: q, depth: func(d queue.Depth) queue.Depth {
+				d.Ready += d.Leased
+				d.Leased = 0
+				return d
+			}}
+		},
+		"scope is bounded": func(_ testing.TB, q queue.Queue) queue.Queue {
+			return &broken{Queue: q, enqueue: func(ctx context.Context, t queue.Ticket) error {
+				t.Scope = "all"
+				return q.Enqueue(ctx, t)
 			}}
 		},
 		"groups take turns": func(_ testing.TB, q queue.Queue) queue.Queue {

@@ -31,6 +31,10 @@ type Harness struct {
 	// with the same tickets. Nil: tickets are gone with the process.
 	Reopen func(tb testing.TB, q queue.Queue) queue.Queue
 
+	// Scoped returns a queue as New does that takes at most max tickets of one scope. Nil: the
+	// queue has no such bound.
+	Scoped func(tb testing.TB, max int) queue.Queue
+
 	// Around runs the body of a case, for example in a bubble of testing/synctest. Nil: it is
 	// just called.
 	Around func(t *testing.T, body func(t *testing.T))
@@ -145,6 +149,10 @@ func cases() []testCase {
 		{"receive ends with its context", "when the context ends first, Receive returns its error and has taken none: later tickets go to others.", endsWithContext, nil},
 		{"no ticket is lost to a leaver", "a ticket that comes as a receiver's context ends is either returned to it or delivered to another at once.", leaver, nil},
 		{"calls end with their context", "all methods end soon after their context does, with its error, ErrUnavailable, or nil when they took effect.", callsEnd, nil},
+
+		// depth.go
+		{"depth tells what there is", "Depth returns what the queue holds: ready, leased and delayed tickets, and how long the oldest has been ready.", depth, nil},
+		{"scope is bounded", "over the bound of a scope Enqueue returns ErrScopeFull and takes nothing, other scopes are not affected, and what Ack removes makes room.", scopeBounded, func(h Harness) bool { return h.Scoped != nil }},
 
 		// load.go
 		{"many in flight", "the number of leased tickets does not keep others from being delivered.", manyInFlight, nil},

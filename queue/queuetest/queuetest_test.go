@@ -72,6 +72,9 @@ func harness(broken breaker) Harness {
 		New: func(tb testing.TB, lease time.Duration) queue.Queue {
 			return broken(tb, memqueue.New(memqueue.WithLease(lease)))
 		},
+		Scoped: func(tb testing.TB, max int) queue.Queue {
+			return broken(tb, memqueue.New(memqueue.WithMaxPerScope(max)))
+		},
 		Fair:               true,
 		FencesStaleHolders: true,
 		Tolerance:          10 * time.Millisecond,
