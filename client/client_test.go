@@ -198,6 +198,43 @@ func TestRefusalsForNowAreRepeated(t *testing.T) {
 	})
 }
 
+func TestAnAttachOutlivesTheSubmitThatItJoined(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		answer := make(chan struct{})
+		s.intercept = func(x *session, m *wire.Inbound) bool {
+			if m.Type != wire.TypeRequest || m.Action == "long" {
+				return false
+			}
+			<-answer
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			x.fail(m.ID, m.Ref, "INVALID_ACTION", 0)
+			return true
+		}
+		c := s.client()
+		_, err := c.Submit(t.Context(), "long", nil, client.WithID("there"))
+		require.NoError(t, err)
+		for id, code := range map[string]string{"r1": "NOT_FOUND", "there": ""} {
+			other := s.client()
+			refused := make(chan error, 1)
+			go func() {
+				_, err := other.Submit(t.Context(), "nonsense", nil, client.WithID(id))
+				refused <- err
+			}()
+			synctest.Wait()
+			attached := make(chan error, 1)
+			go func() {
+				_, err := other.Attach(t.Context(), id)
+				attached <- err
+			}()
+			synctest.Wait()
+			answer <- struct{}{}
+			require.Equal(t, "INVALID_ACTION", codeOf(<-refused))
+			require.Equal(t, code, codeOf(<-attached))
+		}
+	})
+}
+
 func TestTheEndOfAContextEndsTheWaitOnly(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		c := s.client()

@@ -134,6 +134,20 @@ func (c *Client) abandon(cl *call) {
 	cl.abandoned = true
 }
 
+// submits reports whether somebody waits for the answer to a submit of that flow.
+func (c *Client) submits(f *flow) bool {
+	pending := func(cl *call) bool { return cl.kind == submit && cl.flow == f && !cl.abandoned }
+	if slices.ContainsFunc(c.waiting[submit], pending) {
+		return true
+	}
+	for _, cl := range c.sent {
+		if pending(cl) {
+			return true
+		}
+	}
+	return false
+}
+
 // receive takes what a connection brought. It is called by the goroutine that reads.
 func (c *Client) receive(l *link, cn *conn, messages []*wire.Outbound) error {
 	c.mu.Lock()

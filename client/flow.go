@@ -63,9 +63,18 @@ func (c *Client) join(id string, at cursor, limit int) (f *flow, fresh bool, err
 	return f, true, nil
 }
 
-// leave takes one user off a flow. What nobody uses is followed no more.
+// leave takes one user off a flow. What nobody uses is followed no more. Where nobody submits
+// it any more but somebody wants to see it, the server is asked for it.
 func (c *Client) leave(f *flow) {
-	if f.users--; f.users > 0 || f.over() {
+	f.users--
+	switch {
+	case f.over():
+		return
+	case f.users > 0:
+		if !f.known && !c.submits(f) {
+			f.known = true
+			c.ask(f)
+		}
 		return
 	}
 	if f.on != nil {
