@@ -51,6 +51,7 @@ type Mux struct {
 	life    life
 	crowd   crowd
 	gate    gate
+	outage  outage
 	stats   counters
 	depth   atomic.Pointer[queue.Depth] // as of the newest look
 	waiting atomic.Int64                // since when Run waits for a ticket, as Unix nanoseconds; later than now when it doesn't

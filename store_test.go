@@ -1,9 +1,11 @@
 package streamer_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"iter"
+	"log/slog"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -242,6 +244,41 @@ func TestWorkerWaitsForItsStore(t *testing.T) {
 		began := time.Now()
 		require.Equal(t, "accepted started completed", kinds(front.events("r1")))
 		require.Less(t, time.Since(began), 15*time.Second)
+	})
+}
+
+func TestEventsWaitWhileTheStoreDoesNotAnswerAndItIsSaidNowAndThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var text bytes.Buffer
+		log := fault.NewLog(memlog.New(), 1, time.Second)
+		s := serve(t, func(m *streamer.Mux) { m.Handle("x", seconds(90)) },
+			streamer.WithLog(log), streamer.WithLogger(slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{Level: slog.LevelWarn}))))
+		defer s.stop()
+		s.submit("x", "r1", ``)
+		synctest.Wait()
+		v, err := s.Attach(t.Context(), alice, "r1")
+		require.NoError(t, err)
+		log.Unavailable.Set(1)
+		shown := make(chan []*progress.Event)
+		for range 20 {
+			go func() {
+				var all []*progress.Event
+				for e, err := range v.Events(t.Context(), 0) {
+					if err != nil {
+						break
+					}
+					all = append(all, e)
+				}
+				shown <- all
+			}()
+		}
+		time.Sleep(time.Minute)
+		log.Unavailable.Set(0)
+		for range 20 {
+			require.Equal(t, "accepted started completed", kinds(<-shown))
+		}
+		said := strings.Count(text.String(), `msg="store unavailable"`)
+		require.InDelta(t, 60, said, 5, "once a second, whoever asks")
 	})
 }
 

@@ -296,7 +296,7 @@ func (m *Mux) storeError(doing string, err error) error {
 		return NewError(ErrCodeServiceUnavailable, "too many requests are held already: try again later").WithRetry(5 * time.Second)
 	default:
 		if !errors.Is(err, context.Canceled) { // which is the caller's doing
-			m.log.Warn("store unavailable", "doing", doing, "error", err)
+			m.outage.warn(m.log, doing, err)
 		}
 		return NewError(ErrCodeServiceUnavailable, "the store can't be reached: try again").WithRetry(time.Second)
 	}

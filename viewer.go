@@ -2,7 +2,9 @@ package streamer
 
 import (
 	"context"
+	"errors"
 	"iter"
+	"time"
 
 	"github.com/pay-theory/streamer/v2/progress"
 )
@@ -47,20 +49,28 @@ func (v *Viewer) Watch(ctx context.Context, notify func()) (stop func(), err err
 	return stop, nil
 }
 
-const pageSize = 256
+const (
+	pageSize   = 256
+	leastPause = 50 * time.Millisecond // before the store is asked again
+	mostPause  = time.Second
+)
 
 // Events yields the events after number after, those to come too, up to the request's end.
-// When it can't go on, the last pair has an error: an *Error, or ctx's. Where events were
-// lost since the last one it is a CONFLICT.
+// While the store does not answer it waits. When it can't go on, the last pair has an error:
+// an *Error, or ctx's. Where events were lost since the last one it is a CONFLICT.
 func (v *Viewer) Events(ctx context.Context, after uint64) iter.Seq2[*progress.Event, error] {
 	return func(yield func(*progress.Event, error) bool) {
 		after := after
 		changed := make(chan struct{}, 1)
-		stop, err := v.Watch(ctx, func() {
-			select {
-			case changed <- struct{}{}:
-			default:
-			}
+		var stop func()
+		err := patiently(ctx, func() (err error) {
+			stop, err = v.Watch(ctx, func() {
+				select {
+				case changed <- struct{}{}:
+				default:
+				}
+			})
+			return err
 		})
 		if err != nil {
 			yield(nil, err)
@@ -68,7 +78,11 @@ func (v *Viewer) Events(ctx context.Context, after uint64) iter.Seq2[*progress.E
 		}
 		defer stop()
 		for {
-			page, err := v.Read(ctx, after, pageSize)
+			var page progress.Page
+			err := patiently(ctx, func() (err error) {
+				page, err = v.Read(ctx, after, pageSize)
+				return err
+			})
 			if err == nil {
 				if reason, gap := page.Gap(v.page.State.Epoch, after); gap {
 					err = NewError(ErrCodeConflict, "events of the request are missing: "+reason)
@@ -98,6 +112,21 @@ func (v *Viewer) Events(ctx context.Context, after uint64) iter.Seq2[*progress.E
 					return
 				}
 			}
+		}
+	}
+}
+
+// patiently calls f until the store answers, or ctx ends.
+func patiently(ctx context.Context, f func() error) error {
+	for pause := leastPause; ; pause = min(2*pause, mostPause) {
+		err := f()
+		var public *Error
+		if ctx.Err() != nil || !errors.As(err, &public) || public.Code != ErrCodeServiceUnavailable {
+			return err
+		}
+		select {
+		case <-time.After(jitter(pause)):
+		case <-ctx.Done():
 		}
 	}
 }
