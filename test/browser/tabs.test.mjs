@@ -53,9 +53,9 @@ scenario('a tab that is closed gives its stream to one that had none', async (wo
     });
   }
   assert.equal(world.site.held, 3);
+  const { opened } = world.site;
   await tabs[0].close();
-  await world.until(() => world.site.held < 3);
-  await world.until(() => world.site.held === 3);
+  await world.until(() => world.site.opened > opened && world.site.held === 3);
   const goesOn = await tabs[3].evaluate(async () => {
     const n = seen.outputs.length;
     await until(() => seen.outputs.length > n + 3);

@@ -3,15 +3,13 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
+import { options } from './options.mjs';
 
 const target = fileURLToPath(new URL('../../../examples/quickstart/web/streamer.js', import.meta.url));
 const result = await build({
+  ...options,
   entryPoints: [fileURLToPath(new URL('../src/index.ts', import.meta.url))],
-  bundle: true,
-  minify: true,
   lineLimit: 120,
-  format: 'esm',
-  target: 'es2022',
   banner: {
     js: '// The client of client/typescript. Written by its scripts/demo.mjs: change the source, not this file.',
   },

@@ -28,21 +28,20 @@ export interface ErrorInit {
 
 /** What requests reject with: the server refused or failed the request, or the client could not go on. */
 export class StreamerError extends Error {
+  readonly [brand] = true;
   declare readonly code: ErrorCode;
   declare readonly details: Record<string, unknown> | undefined;
   /** Milliseconds to wait before trying again, where the server says so. */
   declare readonly retryAfter: number | undefined;
   declare readonly requestId: string | undefined;
 
-  constructor(code: ErrorCode, message: string, { details, retryAfter, requestId, ...rest }: ErrorInit = {}) {
-    super(message, rest);
-    this.name = 'StreamerError';
-    Object.assign(this, { code, details, retryAfter, requestId });
-    Object.defineProperty(this, brand, { value: true });
+  constructor(code: ErrorCode, message: string, init: ErrorInit = {}) {
+    super(message, init);
+    Object.assign(this, { name: 'StreamerError', code }, init);
   }
 
   /** Reports whether e is a StreamerError, also one of another copy of this package. */
   static is(e: unknown): e is StreamerError {
-    return typeof e === 'object' && e !== null && (e as Record<symbol, unknown>)[brand] === true;
+    return !!(e as Record<symbol, unknown> | null | undefined)?.[brand];
   }
 }

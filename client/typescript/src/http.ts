@@ -1,370 +1,190 @@
-import { later } from './clock.js';
 import { takeSlot } from './slots.js';
-import { eventParser } from './sse.js';
-import type { Connection, Setup, Transport } from './transport.js';
-import { bounded, broken, byStatus, isTransient, type Verdict } from './verdict.js';
-import type { Failure, Message, Outgoing } from './wire.js';
-
-const firstBytes = 5000; // ms: a stream that shows nothing by then is held up on its way
-const silence = 25_000; // of a stream: the server sends something every 15 s
-const youngAge = 1000; // ms: streams that end sooner, youngDeaths times in a row, are of no use
-const youngDeaths = 3;
-const healthyAge = 5000; // ms: a stream that ends later is opened again at once
-const pollWait = 20; // s
-const callTime = 90_000; // ms for an answer
-const gather = 25; // ms in which changes of what is followed are gathered
-const pollFor = 300_000; // ms that polling goes on before streams are tried again
-const limits = { max_inflight: 8, max_attached: 64 };
-
-interface Followed {
-  epoch: string;
-  after: number;
-  /** Of an attach that is to be answered. */
-  ref?: string | undefined;
-}
-
-type Fetch = typeof globalThis.fetch;
+import type { Transport } from './transport.js';
+import { type Failure, late, type Message } from './wire.js';
 
 /** A body of application/problem+json. */
 type Problem = Failure & { detail?: string; seq?: number };
 
-/** Calls below base, and streams or, where these are held up, polls for what is followed. */
-export function httpTransport(base: string, fetch: Fetch | undefined, only?: 'sse' | 'poll'): Transport {
-  let young = 0;
+/** Calls below base, and a stream or, where these are held up, polls of what is followed. */
+export function httpTransport(
+  base: string,
+  fetch: typeof globalThis.fetch | undefined,
+  only?: string | false,
+): Transport {
+  const firstBytes = 5000; // ms: a stream that shows nothing by then is held up on its way
+  const silence = 25_000; // of a stream: the server sends something every 15 s
+  const healthy = 5000; // ms: streams that end sooner, strikes times in a row, are of no use
+  const strikes = 3;
+  const pollWait = 20; // s
+  const pollTime = 30_000; // ms for an answer to that
+  const callTime = 90_000; // ms for an answer to a call
+  const gather = 25; // ms in which changes of what is followed are gathered
+  const pollPause = 500; // ms at least, where there is nothing new
+  const pollFor = 300_000; // ms that polling goes on before streams are tried again
+  let young = 0; // streams in a row that ended too soon
   let pollUntil = only === 'poll' ? Infinity : 0;
-  const polls = () => Date.now() < pollUntil;
-  const giveUpStreams = () => {
-    if (!only) pollUntil = Date.now() + pollFor;
-    return !only;
-  };
 
-  const dial = ({ token, resume, receive, lost }: Setup): Connection => {
-    const get = fetch ?? globalThis.fetch;
-    const followed = new Map<string, Followed>();
-    const calls = new Set<AbortController>();
-    let over = false;
-    let stream: AbortController | undefined; // which shows what happens
-    let opening: AbortController | undefined; // which is to replace it
-    let changed = false; // since opening began
-    let uncount: (() => void) | undefined; // calls off what is to open
-    let release: (() => void) | undefined; // gives the slot back
+  const transport: Transport = {
+    get _name() {
+      return Date.now() < pollUntil ? 'poll' : 'sse';
+    },
+    _dial({ _token: token, _receive, _lost, _requests }) {
+      const all = new AbortController();
+      const { signal } = all;
+      let mine = all; // of what shows what is followed
+      let free = false; // that may be ended when something else is to be followed
+      let changed = false; // it is
+      let watching = false;
+      let etag: string | null = null; // of the last poll
+      let release: (() => void) | undefined; // gives the slot back
 
-    const shut = () => {
-      over = true;
-      uncount?.();
-      stream?.abort();
-      opening?.abort();
-      release?.();
-    };
-    const end = (v: Verdict) => {
-      if (over) return;
-      shut();
-      for (const c of calls) c.abort();
-      lost(v);
-    };
-    const unreachable = (e: unknown) => end({ error: e instanceof Error ? e : new Error(String(e)), foreign: true });
-    const alive = () => receive([{ type: 'alive', transport: polls() ? 'poll' : 'sse' }]);
+      const receive = (m: Message, size = 1) => signal.aborted || _receive(m, size);
+      const close = () => {
+        release?.();
+        all.abort();
+        mine.abort();
+      };
 
-    const ask = (path: string, signal: AbortSignal, headers: Record<string, string>, init?: RequestInit) =>
-      get(new URL(path, base).href, {
-        ...init,
-        headers: { ...headers, ...(token && { authorization: `Bearer ${token}` }) },
-        signal,
-      });
-
-    // Judges an answer that is no success. Returns the problem if it is about the request.
-    const problem = async (response: Response, aboutAll: boolean): Promise<Problem | undefined> => {
-      const text = await response.text();
-      if (over) return;
-      let p: Problem = { code: '', message: '' };
-      try {
-        p = JSON.parse(text);
-      } catch {}
-      const { code, detail, retry_after_ms } = p;
-      const { status } = response;
-      // Browsers take what is left of an answer that was cut off for all of it, be it half a status.
-      if (status < 400 || !(text || response.headers.has('content-length'))) throw new Error('the answer was cut off');
-      if (code && !(status === 401 && !p.seq) && !(aboutAll && isTransient(status))) {
-        return { ...p, message: detail ?? '' };
-      }
-      const wait = retry_after_ms ?? Number(response.headers.get('retry-after')) * 1000;
-      end({ ...byStatus(status, `${status} ${detail ?? ''}`, wait, code), foreign: !code });
-      return;
-    };
-
-    // Makes a call, and returns the message that answers it.
-    const call = async (m: Outgoing & { id: string; ref: string }, method: string, path: string, body?: string) => {
-      const tooLate = later(callTime, () => unreachable(new Error('the server did not answer in time')));
-      const mine = new AbortController();
-      calls.add(mine);
-      const headers: Record<string, string> = body
-        ? { 'content-type': 'application/json', prefer: 'respond-async' }
-        : {};
-      try {
-        const response = await ask(path, mine.signal, headers, { method, ...(body && { body }) });
-        let reply: Message;
-        if (response.ok) {
-          const text = await response.text();
-          reply = JSON.parse(text);
-          if (over) return;
-          if (!body) reply = { type: 'canceled' };
-          else if (reply.type === 'acknowledgment') {
-            followed.set(m.id, { epoch: reply.epoch ?? '', after: 1 });
-            change();
+      // Returns an answer that is good. Another one is an error of these requests, or the end of the connection.
+      const ask = async (
+        ids: Iterable<string>,
+        ref: string | undefined,
+        path: string,
+        headers: Record<string, string>,
+        init?: RequestInit,
+      ): Promise<Response | undefined> => {
+        const response = await (fetch ?? globalThis.fetch)(base + path, {
+          ...init,
+          headers: { ...headers, ...(token && { authorization: `Bearer ${token}` }) },
+          signal: (ref ? all : mine).signal,
+        });
+        const { status } = response;
+        if (response.ok || status === 304) return response;
+        const text = await response.text();
+        // Browsers take what is left of an answer that was cut off for all of it, be it half a status.
+        if (status < 400 || !(text || response.headers.has('content-length')))
+          throw new Error('the answer was cut off');
+        const p: Partial<Problem> = text[0] === '{' ? JSON.parse(text) : {};
+        const { code, detail: message = '', seq } = p;
+        if (code && (ref ? status !== 401 || seq : /^4(?!01|08|25|29)/.test(`${status}`))) {
+          for (const request_id of ids) {
+            receive({ type: 'error', request_id, ref, seq, error: { ...(p as Problem), message } });
           }
-          reply.size = text.length;
-        } else {
-          const error = await problem(response, false);
-          if (!error) return;
-          reply = { type: 'error', error, seq: error.seq };
+        } else _lost(new Error(`${status} ${message}`), +!code, status, p.retry_after_ms);
+        return;
+      };
+
+      // What is followed, each request from the earliest place that anybody needs.
+      const places = () =>
+        new Map(
+          [..._requests]
+            .filter((r) => r._on && !r._text)
+            .sort((a, b) => b._cursor.after - a._cursor.after)
+            .map((r) => [r._id, r._cursor]),
+        );
+      const query = (of: ReturnType<typeof places>) =>
+        [...of].map(([id, { epoch = '', after }]) => `r=${id}:${epoch}:${after}`).join('&');
+
+      // Shows what is followed, over one stream or poll after the other.
+      const watch = async () => {
+        if (watching) return;
+        watching = true;
+        for (let pause = gather; ; ) {
+          await new Promise((resolve) => setTimeout(resolve, pause));
+          const asked = places();
+          const path = query(asked);
+          if (path) release ??= await takeSlot();
+          if (!path || signal.aborted) break;
+          const poll = transport._name === 'poll' || !release;
+          const tag = poll && !changed && etag;
+          const began = Date.now();
+          let timer: ReturnType<typeof setTimeout> | undefined;
+          const c = (mine = new AbortController());
+          const wait = (ms: number) => {
+            clearTimeout(timer);
+            timer = setTimeout(() => c.abort(new Error(late)), ms);
+          };
+          free = !!tag;
+          changed = false;
+          wait(poll ? pollTime : firstBytes);
+          try {
+            const response = await ask(asked.keys(), undefined, `events?${path}`, {
+              accept: poll ? 'application/json' : 'text/event-stream',
+              ...(tag && { 'if-none-match': tag, ...(release && { prefer: `wait=${pollWait}` }) }),
+            });
+            if (response?.status === 204) {
+              for (const [request_id, { epoch, after: last }] of asked)
+                receive({ type: 'attached', request_id, epoch: epoch as string, status: 'completed', last });
+            } else if (response && poll) {
+              const text = await response.text();
+              const events: Message[] = text ? JSON.parse(text).events : [];
+              etag = response.headers.get('etag');
+              for (const m of events) receive(m, text.length / events.length);
+            } else if (response) {
+              const decoder = new TextDecoder();
+              const reader = (response.body as ReadableStream<Uint8Array>).getReader();
+              let rest = '';
+              do {
+                const { value, done } = await reader.read();
+                if (done) throw new Error('the answer was cut off');
+                wait(silence);
+                free = true;
+                const lines = (rest + decoder.decode(value, { stream: true })).split(/[\r\n]+/);
+                rest = lines.pop() as string;
+                for (const line of lines) {
+                  if (!line.startsWith('data:')) continue;
+                  const m: Message = JSON.parse(line.slice(5));
+                  if (m.request_id) receive(m, line.length);
+                }
+              } while (!changed);
+            }
+          } catch (e) {
+            if (signal.aborted || (changed && free) || !places().size) {
+              // It was ended here, or all has come.
+            } else if (!poll && free && Date.now() - began > healthy) young = 0;
+            else if (!poll && !only && (young += free ? 1 : c.signal.aborted ? strikes : 0) >= strikes) {
+              young = 0;
+              pollUntil = Date.now() + pollFor;
+            } else _lost(e, +!free);
+          }
+          clearTimeout(timer);
+          c.abort();
+          pause = poll && (!release || query(places()) === path) ? pollPause * (1 + Math.random()) : gather;
         }
-        alive();
-        receive([{ ...reply, request_id: m.id, ref: m.ref }]);
-      } catch (e) {
-        unreachable(e);
-      } finally {
-        tooLate();
-        calls.delete(mine);
-      }
-    };
-
-    const change = (ms = gather) => {
-      if (over) return;
-      if (opening) changed = true;
-      else {
-        uncount?.();
-        uncount = later(ms, open);
-      }
-    };
-
-    // Opens a stream of all that is followed, which replaces the one there is.
-    const open = async () => {
-      uncount = undefined;
-      changed = false;
-      const mine = new AbortController();
-      opening = mine;
-      if (followed.size && !release) {
-        release = await takeSlot(new URL(base).origin);
-        if (over) return release?.();
-      }
-      if (!followed.size) {
-        opening = undefined;
-        stream?.abort();
-        stream = undefined;
         release?.();
         release = undefined;
-        if (changed) change();
-      } else if (polls() || !release) poll(mine);
-      else watch(mine);
-    };
-    const opened = (mine: AbortController) => {
-      if (opening !== mine) return;
-      opening = undefined;
-      if (stream !== mine) stream?.abort();
-      stream = mine;
-      alive();
-      if (changed) change();
-    };
-    const query = () =>
-      `events?${[...followed].map(([id, f]) => `r=${encodeURIComponent(`${id}:${f.epoch}:${f.after}`.replace(/::0$/, ''))}`).join('&')}`;
+        watching = false;
+      };
+      const change = () => {
+        changed = true;
+        if (free) mine.abort();
+        watch();
+      };
 
-    // Hands over what a stream brought of what it was opened for.
-    const take = (messages: Message[], asked: Map<string, Followed>) => {
-      const shown: Message[] = [];
-      for (const m of messages) {
-        const id = m.request_id ?? '';
-        const f = followed.get(id);
-        if (!f || asked.get(id) !== f) continue;
-        const refusal = m.type === 'error' && !m.seq;
-        if (f.ref && (refusal || m.type === 'attached' || m.type === 'gap')) {
-          m.ref = f.ref;
-          f.ref = undefined;
-        }
-        if (m.epoch) f.epoch = m.epoch;
-        if (m.type === 'gap') f.after = Math.max(m.oldest ?? 1, 1) - 1;
-        if (m.seq) f.after = m.seq;
-        if (refusal || (m.seq && /^(complete|response|error)$/.test(m.type))) followed.delete(id);
-        shown.push(m);
-      }
-      if (shown.length) receive(shown);
-    };
-    // Nothing more is to come of what was asked for.
-    const finished = (asked: Map<string, Followed>) => {
-      for (const [id, f] of asked) {
-        const { epoch, after } = f;
-        take([{ type: 'attached', request_id: id, epoch, status: 'completed', last: after, after }], asked);
-        if (followed.get(id) === f) followed.delete(id);
-      }
-      if (!over) change();
-    };
+      queueMicrotask(() => receive({ type: 'welcome' }, 0));
 
-    // Handles an answer that shows nothing. One that refuses all says so of the first; the others are
-    // asked for again.
-    const refused = async (response: Response, asked: Map<string, Followed>) => {
-      const p = await problem(response, true);
-      const id = asked.keys().next().value;
-      if (p && id !== undefined) take([{ type: 'error', request_id: id, error: p }], asked);
-    };
-
-    const watch = async (mine: AbortController) => {
-      const asked = new Map(followed);
-      const began = Date.now();
-      let done = false;
-      let first = false;
-      let stuck = false;
-      let left: Message[] = [];
-      let unwait = later(firstBytes, () => {
-        stuck = true;
-        mine.abort();
-      });
-      const parse = eventParser((data) => left.push(Object.assign(JSON.parse(data) as Message, { size: data.length })));
-      try {
-        const response = await ask(query(), mine.signal, { accept: 'text/event-stream' });
-        if (response.status === 204 || !response.ok) {
-          unwait();
-          if (response.ok) finished(asked);
-          else await refused(response, asked);
-          if (over) return;
-          opened(mine);
-          stream = undefined;
-          change(0);
-          return;
-        }
-        if (!response.headers.get('content-type')?.startsWith('text/event-stream') || !response.body) {
-          throw new Error('the server answered with something else than an event stream');
-        }
-        const reader = response.body.getReader();
-        for (;;) {
-          const chunk = await reader.read();
-          if (over || mine.signal.aborted || chunk.done) break;
-          unwait();
-          unwait = later(silence, () => {
-            stuck = true;
-            mine.abort();
-          });
-          if (!first) {
-            first = true;
-            opened(mine);
-          }
-          left = [];
-          parse(chunk.value);
-          for (const m of left) {
-            if (m.type === 'end') done = true;
-            if (m.type === 'goaway') change(bounded(m.reconnect_in_ms));
-          }
-          take(left, asked);
-        }
-      } catch (e) {
-        if (over) return;
-        if (e instanceof SyntaxError) end(broken('the server sent a message that makes no sense'));
-        else if (!mine.signal.aborted) left = [{ type: 'failed', message: String(e) }];
-      } finally {
-        unwait();
-      }
-      if (over || (mine !== stream && mine !== opening)) return;
-      const error = left[0]?.type === 'failed' ? left[0].message : undefined;
-      if (mine === stream) stream = undefined;
-      if (done) {
-        young = 0;
-        change();
-        return;
-      }
-      const age = Date.now() - began;
-      young = age < youngAge ? young + 1 : stuck ? young : 0;
-      if (((stuck && !first) || young >= youngDeaths) && giveUpStreams()) {
-        young = 0;
-        opening = undefined;
-        change(0);
-      } else if (first && age >= healthyAge && !stuck && !error) change(0);
-      else
-        end({
-          error: new Error(error ?? (stuck ? 'nothing heard from the server for too long' : 'the stream ended early')),
-          foreign: !first,
-        });
-    };
-
-    const poll = async (mine: AbortController) => {
-      const asked = new Map(followed);
-      let etag = '';
-      try {
-        while (!over && followed.size) {
-          const began = Date.now();
-          const wait = release && etag;
-          const tooLate = later(pollWait * 1000 + 10_000, () =>
-            unreachable(new Error('the server did not answer in time')),
-          );
-          let response: Response;
-          let text: string;
+      return {
+        async _send({ type, id = '', ref, reason = '' }, body) {
+          if (!body && type !== 'cancel') return change();
+          const timer = setTimeout(_lost, callTime, new Error(late), 1);
           try {
-            response = await ask(query(), mine.signal, {
-              accept: 'application/json',
-              ...(wait && { prefer: `wait=${pollWait}` }),
-              ...(etag && { 'if-none-match': etag }),
-            });
-            if (response.status !== 304 && !response.ok) {
-              await refused(response, asked);
-              break;
+            const path = body ? 'requests' : `requests/${id}?reason=${encodeURIComponent(reason)}`;
+            const method = body ? 'POST' : 'DELETE';
+            const response = await ask([id], ref, path, { 'content-type': 'application/json' }, { method, body });
+            if (response) {
+              const text = await response.text();
+              const m: Message = body ? JSON.parse(text) : { type: 'canceled' };
+              receive({ ...m, request_id: id, ref }, text.length);
+              if (m.epoch) change(); // short work has none
             }
-            text = await response.text();
-          } finally {
-            tooLate();
+          } catch (e) {
+            _lost(e, 1);
           }
-          if (over || mine.signal.aborted) return;
-          opened(mine);
-          etag = response.headers.get('etag') ?? '';
-          let news = false;
-          if (response.status !== 304) {
-            const page: { events: Message[]; done: boolean } = JSON.parse(text);
-            for (const m of page.events) m.size = 256;
-            // A log that goes on after the cursor is news as well, whatever became of it on the way.
-            news = page.events.some((m) =>
-              m.type === 'attached' ? (m.last ?? 0) > (m.after ?? 0) : m.type !== 'progress',
-            );
-            take(page.events, asked);
-            if (page.done && !news) {
-              finished(asked);
-              break;
-            }
-          }
-          if (over || changed || opening) return;
-          const rest = 500 + Math.random() * 500;
-          if (!news && Date.now() - began < rest) await new Promise<void>((resolve) => later(rest, resolve));
-          if (over || mine !== stream) return;
-          if (!release || (!polls() && !only)) break;
-        }
-        if (over || mine.signal.aborted) return;
-        opened(mine);
-        stream = undefined;
-        change(0);
-      } catch (e) {
-        if (!over && !mine.signal.aborted) unreachable(e);
-      }
-    };
-
-    for (const { id, epoch, after } of resume) followed.set(id, { epoch: epoch ?? '', after });
-    queueMicrotask(() => {
-      if (over) return;
-      receive([{ type: 'welcome', v: 1, limits, unproven: true }]);
-      if (followed.size) change(0);
-    });
-
-    return {
-      send(m) {
-        if (m.type === 'request') call(m, 'POST', 'requests', m.text);
-        else if (m.type === 'cancel') {
-          call(
-            m,
-            'DELETE',
-            `requests/${encodeURIComponent(m.id)}${m.reason ? `?reason=${encodeURIComponent(m.reason)}` : ''}`,
-          );
-        } else if (m.type === 'attach') {
-          followed.set(m.id, { epoch: m.epoch ?? '', after: m.after, ref: m.ref });
-          change();
-        } else if (m.type === 'detach' && followed.delete(m.id)) change();
-      },
-      probe: () => change(0),
-      close: () => over || shut(),
-    };
+          clearTimeout(timer);
+        },
+        _close: close,
+      };
+    },
   };
-  return { name: only ?? 'sse', patience: firstBytes, dial };
+  return transport;
 }

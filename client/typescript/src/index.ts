@@ -1,61 +1,46 @@
 import { address } from './address.js';
-import { Client } from './client.js';
+import { type Client, createClient } from './client.js';
 import { httpTransport } from './http.js';
 import { webSocket } from './socket.js';
 import type { Choice } from './transport.js';
 import type { AnyActions, ClientOptions, HttpOptions } from './types.js';
 
-const retryAfter = 300_000; // ms without WebSocket before it is tried again
-const misses = 2; // in a row, before it ever worked
-
 /** Calls one Streamer service, over WebSocket or what works instead of it. It does nothing before the first call. */
-export class StreamerClient<A extends object = AnyActions> extends Client<A> {
+export const StreamerClient: new <A extends object = AnyActions>(
+  url: string | URL,
+  options?: ClientOptions & HttpOptions,
+) => Client<A> = class {
   constructor(url: string | URL, options: ClientOptions & HttpOptions = {}) {
-    super(options, choose(address(url), options));
+    createClient(this, options, choose(url, options));
   }
-}
+} as never;
+export type StreamerClient<A extends object = AnyActions> = Client<A>;
 
-function choose(url: URL, options: ClientOptions & HttpOptions): Choice {
-  const forced = options.transport === 'auto' ? undefined : options.transport;
-  const overHttp = url.protocol.startsWith('http');
-  const twin = (scheme: string) => url.href.replace(/^(ws|http)/, scheme);
-  const base = new URL(options.http?.replace(/\/*$/, '/') ?? '.', twin('http')).href;
-  const socket = webSocket(twin('ws'), options.WebSocket);
-  const http = httpTransport(base, options.fetch, forced === 'websocket' ? undefined : forced);
-  let proven = false; // WebSocket works
-  let missed = 0;
-  let since = 0; // when HTTP took over; 0: it did not
-  let httpWorks = false;
+function choose(url: string | URL, { transport, http: mount, WebSocket, fetch }: ClientOptions & HttpOptions): Choice {
+  const retryAfter = 300_000; // ms without WebSocket before it is tried again
+  const misses = 2; // in a row, before it ever worked
+  const full = address(url);
+  const forced = transport !== 'auto' && transport;
+  const only = forced || (/^http/.test(full) && 'sse');
+  const socket = webSocket(full, WebSocket);
+  const http = httpTransport(
+    new URL(mount ?? '.', full.replace(/^ws/, 'http')).href.replace(/\/*$/, '/'),
+    fetch,
+    forced,
+  );
+  let missed = 0; // by WebSocket
+  let until = 0; // when to try it again
 
   return {
-    next() {
-      if (forced) return forced === 'websocket' ? socket : http;
-      if (overHttp || !(options.WebSocket ?? globalThis.WebSocket)) return http;
-      if (since && Date.now() - since > retryAfter) {
-        since = 0;
-        missed = misses - 1;
-      }
-      socket.patience = proven ? 10_000 : 5000;
-      return since ? http : socket;
-    },
-    ended(transport, welcomed, v) {
-      if (forced || overHttp) return v;
-      if (transport === socket) {
-        proven ||= welcomed;
-        if (!proven && v.foreign) {
-          missed += v.late ? misses : 1;
-          if (missed >= misses) {
-            since = Date.now();
-            httpWorks = false;
-          }
-        }
-        return v;
-      }
-      httpWorks ||= welcomed;
-      if (httpWorks || !v.foreign) return v;
-      // It is not there, or not reached either.
-      since = missed = 0;
-      return { ...v, stop: undefined, denied: false };
+    _next: () =>
+      (only ? only === 'websocket' : Date.now() > until && (WebSocket ?? globalThis.WebSocket)) ? socket : http,
+    _ended(t, heard, foreign) {
+      if (only || (t._proven ||= heard) || !foreign) return;
+      // HTTP is not there, or not reached either.
+      if (t === http) missed = 0;
+      else missed += foreign;
+      until = missed < misses ? 0 : Date.now() + retryAfter;
+      return t === http;
     },
   };
 }

@@ -1,333 +1,300 @@
-import { later } from './clock.js';
-import type { Host } from './engine.js';
 import { StreamerError } from './error.js';
+import { callOut, type Request } from './request.js';
 import type { Choice, Connection, Transport } from './transport.js';
-import type { ClientOptions, ConnectionState } from './types.js';
-import { bounded, broken, type Verdict } from './verdict.js';
-import type { Message } from './wire.js';
-
-const backoffLeast = 500;
-const backoffMost = 20_000;
-const healthyAfter = 5000; // of life: then backoff starts over
-const tokenTime = 10_000;
-
-/** Keeps a connection while something is pending. */
-export interface Link {
-  /** Something is pending. */
-  want(): void;
-  /** Something is not pending any more. */
-  calm(): void;
-  /** The server has asked to move to another connection. */
-  moving(): boolean;
-  /** Why calls would fail at once. */
-  refusal(): StreamerError | undefined;
-  state(): ConnectionState;
-  reconnect(): void;
-  close(): void;
-}
+import type { ClientOptions, ConnectionState, Cursor } from './types.js';
+import { late, type Message } from './wire.js';
 
 /** One connection, or the attempt to make one. Once it is over nothing that comes from it counts. */
 interface Attempt {
-  over: boolean;
-  transport: Transport;
-  conn?: Connection;
-  resumed: ReturnType<Host['resume']>;
-  /** When the server was first heard, in ms; 0: not yet. */
-  welcomed: number;
-  token?: string | undefined;
-  unwait(): void;
+  _over?: boolean;
+  /** Aborts when it is over. */
+  _stop: AbortController;
+  _transport: Transport;
+  _conn?: Connection;
+  /** When the server was first heard, in ms. */
+  _heard?: number;
+  _token?: string | undefined;
+  _timer?: ReturnType<typeof setTimeout>;
 }
 
-export function createLink(
-  host: Host,
-  options: ClientOptions,
-  choice: Choice,
-  changed: (state: ConnectionState, old: ConnectionState) => void,
-): Link {
+export type Link = ReturnType<typeof createLink>;
+
+/** Keeps a connection while something is pending, and has requests shown on it. */
+export function createLink(client: object, options: ClientOptions, choice: Choice) {
+  const maxPending = 1000;
+  const backoffLeast = 500;
+  const backoffMost = 20_000;
+  const patience = 10_000; // for a token and a welcome
+  const healthyAfter = 5000; // of life: then backoff starts over
+  const maxWait = 3_600_000; // whatever the server says
+  const { storage = new Map<string, Cursor>() } = options;
+  const listeners = new Set([options.onState]);
+  const requests = new Set<Request>();
+  const page = globalThis.document;
+  let limits: NonNullable<Message['limits']> = {}; // of the connection in use
   let current: Attempt | undefined; // in use
   let coming: Attempt | undefined;
-  let unwait: (() => void) | undefined; // calls off the next connect
-  let moving = false;
+  let timer: ReturnType<typeof setTimeout> | undefined; // of the next connect
+  let moving = false; // the server has asked to
   let failures = 0; // in a row
   let denied = false; // the newest token was refused
   let floor = 0; // when to connect again at the earliest
   let due = 0; // when to connect again
-  let refused: StreamerError | undefined;
-  let lastError: Error | undefined;
-  let away = false; // the page is in the back/forward cache
-  let parked = false; // until the page is seen
   let closed: StreamerError | undefined;
-  let state: ConnectionState = { phase: 'idle', transport: undefined, attempt: 0, error: undefined };
-  let unlisten: (() => void) | undefined;
+  let shown = 'idle,,0,'; // all of the state
+  let open = false;
   let asking: Promise<string | null | undefined> | undefined;
+  let lastError: Error | undefined;
 
-  const setState = (phase: ConnectionState['phase'], error?: Error, transport = state.transport) => {
+  // What the client has of it.
+  const face = Object.assign(client, {
+    state: { phase: 'idle', transport: undefined, attempt: 0, error: undefined } as ConnectionState,
+    pending: () => [...storage.keys()],
+    subscribe(listener: (state: ConnectionState) => void) {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+    reconnect() {
+      if (closed) return;
+      failures = floor = due = 0;
+      drop(coming);
+      drop(current);
+      schedule(0);
+    },
+    close() {
+      closed = new StreamerError('CLOSED', 'the client is closed');
+      clearTimeout(timer);
+      listen('removeEventListener');
+      drop(coming);
+      drop(current);
+      setState('closed', closed);
+      for (const r of requests) r._fail(closed, true);
+    },
+  });
+  const setState = (phase: ConnectionState['phase'], error?: Error, transport = face.state.transport) => {
     const attempt = phase === 'reconnecting' ? failures : 0;
-    const old = state;
-    if (old.phase === phase && old.transport === transport && old.attempt === attempt && old.error === error) return;
-    state = { phase, transport, attempt, error };
-    changed(state, old);
+    const all = `${[phase, transport, attempt, error]}`;
+    if (shown === (shown = all)) return;
+    face.state = { phase, transport, attempt, error };
+    if (open !== (open = phase === 'open')) {
+      callOut(open ? options.onConnect : options.onDisconnect, { error, reconnecting: /ing$/.test(phase) });
+    }
+    for (const listener of listeners) callOut(listener, face.state);
   };
-  const page = () => globalThis.document as Document | undefined;
+
+  // Sends what waits, as far as the server's limits allow.
+  const pump = () => {
+    const conn = current?._conn;
+    if (!conn) return;
+    const { max_inflight: inflight = 32, max_attached: slots = 64, max_message_bytes: most = Infinity } = limits;
+    let sent = 0;
+    let taken = 0;
+    for (const r of requests) {
+      if (r._asked) sent++;
+      if (r._canceling) sent++;
+      if (r._on) taken++;
+    }
+    for (const r of requests) {
+      if (r._canceled && !r._text && !r._canceling && sent < inflight) {
+        sent++;
+        r._canceling = true;
+        conn._send({ type: 'cancel', id: r._id, ref: `-${r._ref}`, reason: r._reason });
+      }
+    }
+    for (const r of requests) {
+      // Some room is left, so that a cancel need not wait.
+      if (moving || sent >= inflight - (inflight >> 2) || taken >= slots) return;
+      if (r._on || r._full || r._refused) continue;
+      const { _id: id, _ref: ref, _text: text = '' } = r;
+      const { size } = new Blob([text]);
+      if (size > most)
+        r._fail(new StreamerError('PAYLOAD_TOO_LARGE', `${size} bytes, the server takes ${most}`, { requestId: id }));
+      else {
+        sent++;
+        taken++;
+        r._on = r._asked = r._tried = true;
+        conn._send({ type: 'attach', id, ref, ...r._cursor }, text);
+      }
+    }
+  };
+  // Ends showing it. Other handles of the same request are attached anew.
+  const off = (r: Request) => {
+    if (!r._on) return;
+    r._on = false;
+    current?._conn?._send({ type: 'detach', id: r._id });
+    for (const other of requests) {
+      if (other._id === r._id) other._on = other._asked = false;
+    }
+  };
 
   const schedule = (at: number) => {
-    unwait?.();
+    clearTimeout(timer);
     due = at;
-    unwait = later(Math.max(at - Date.now(), 0), () => {
-      unwait = undefined;
-      if (!host.pending()) rest();
-      else if (away || (failures && page()?.hidden)) parked = true;
-      else dial();
-    });
-  };
-
-  // Nothing is pending.
-  const rest = () => {
-    unwait?.();
-    unwait = undefined;
-    parked = false;
-    if (moving && current) drop(current, 'idle');
-    moving = false;
-    if (!current && !coming && !closed && state.phase !== 'idle') setState('idle');
+    timer = setTimeout(
+      () => {
+        timer = undefined;
+        if (!requests.size) current || setState('idle');
+        else if (!failures || !page?.hidden) dial();
+      },
+      Math.min(Math.max(at - Date.now(), 0), maxWait),
+    );
   };
 
   // Ends an attempt without a verdict.
-  const drop = (a: Attempt, reason: string) => {
-    a.over = true;
-    a.unwait();
-    a.conn?.close(reason);
+  const drop = (a: Attempt | undefined) => {
+    if (!a) return;
+    a._over = true;
+    a._stop.abort();
+    asking = undefined;
+    clearTimeout(a._timer);
+    a._conn?._close();
     if (a === coming) coming = undefined;
     if (a !== current) return;
     current = undefined;
     moving = false;
-    host.orphan();
+    for (const r of requests) r._on = r._asked = r._canceling = false;
   };
 
   // Asks for a token, one question at a time.
-  const ask = () => {
-    if (!asking && options.getToken) {
-      const getToken = options.getToken;
-      const stop = new AbortController();
-      const mine = new Promise<string | null | undefined>((resolve, reject) => {
-        const tooLate = later(tokenTime, () => {
-          stop.abort();
-          reject(new Error('getToken took longer than 10 s'));
-        });
-        Promise.resolve(stop.signal).then(getToken).then(resolve, reject).finally(tooLate);
-      }).finally(() => {
+  const ask = (a: Attempt) =>
+    (asking ??= Promise.resolve(a._stop.signal)
+      .then(options.getToken ?? (() => options.token))
+      .finally(() => {
         asking = undefined;
-      });
-      asking = mine;
-    }
-    return asking ?? Promise.resolve(options.token);
-  };
+      }));
 
   const dial = async () => {
-    parked = false;
-    const transport = choice.next();
-    const a: Attempt = { over: false, transport, resumed: new Map(), welcomed: 0, unwait: () => {} };
+    const transport = choice._next();
+    const a: Attempt = { _transport: transport, _stop: new AbortController() };
+    const gone = (...why: [unknown, number?, number?, number?]) => lost(a, ...why);
     coming = a;
-    if (!current) setState(failures ? 'reconnecting' : 'connecting', failures ? lastError : undefined, transport.name);
+    if (!current) setState(failures ? 'reconnecting' : 'connecting', failures ? lastError : undefined, transport._name);
+    let foreign = 0;
+    a._timer = setTimeout(() => gone(new Error(late), foreign * 2), patience);
     try {
-      a.token = (await ask()) ?? undefined;
-    } catch (e) {
-      const error = e instanceof Error ? e : new Error(String(e));
-      const stop = StreamerError.is(e) && (e.code === 'UNAUTHORIZED' || e.code === 'FORBIDDEN') ? e : undefined;
-      lost(a, { error, stop });
-      return;
-    }
-    if (a.over) return;
-    a.unwait = later(transport.patience, () =>
-      lost(a, { error: new Error('the server sent no welcome in time'), foreign: true, late: true }),
-    );
-    a.resumed = host.resume();
-    try {
-      a.conn = transport.dial({
-        token: a.token,
-        resume: [...a.resumed.values()],
-        receive: (messages) => receive(a, messages),
-        lost: (v) => lost(a, v),
+      a._token = (await ask(a)) ?? undefined;
+      if (a._over) return;
+      foreign = 1;
+      a._conn = transport._dial({
+        _token: a._token,
+        _receive: (m, size) => receive(a, m, size),
+        _lost: gone,
+        _requests: requests,
       });
     } catch (e) {
-      lost(a, StreamerError.is(e) ? { error: e, stop: e } : { error: e as Error, foreign: true });
+      gone(e, foreign, /^(UNAUTHORIZED|FORBIDDEN|VALIDATION_ERROR)$/.test((e as StreamerError)?.code) ? 400 : 0);
     }
   };
 
-  const receive = (a: Attempt, messages: Message[]) => {
-    for (const m of messages) {
-      if (a.over) break;
-      if (m.type === 'welcome' && a === coming) adopt(a, m);
-      else if (a !== current) continue;
-      else if (m.type === 'goaway') move(m);
-      else if (m.type === 'auth_expiring') refresh(a);
-      else if (m.type === 'alive') {
-        a.welcomed ||= Date.now();
-        setState('open', undefined, m.transport);
-      } else host.dispatch(m);
+  const receive = (a: Attempt, m: Message, size: number) => {
+    const { type } = m;
+    if (type === 'welcome') {
+      clearTimeout(a._timer);
+      drop(current);
+      coming = undefined;
+      current = a;
+      limits = m.limits ?? {};
     }
-    if (a === current) host.settle();
+    if (a !== current) return;
+    if (size) {
+      a._heard ??= Date.now();
+      setState('open', undefined, a._transport._name);
+    }
+    if (type === 'ping') (a._conn as Connection)._send({ type: 'pong' });
+    else if (type === 'goaway') {
+      moving = true;
+      schedule(Date.now() + (m.reconnect_in_ms as number));
+    } else if (type === 'auth_expiring') {
+      // Without another token the server ends the connection, and the next one asks again.
+      ask(a).then(
+        (token) => {
+          if (!a._over && token && token !== a._token)
+            (a._conn as Connection)._send({ type: 'auth', token: (a._token = token) });
+        },
+        () => {},
+      );
+    } else for (const r of requests) if (r._id === m.request_id) r._receive(m, size);
+    pump();
   };
 
-  const adopt = (a: Attempt, m: Message) => {
-    if (m.v !== 1) {
-      lost(a, broken('the server speaks another version of the protocol'));
-      return;
-    }
-    a.unwait();
-    if (!m.unproven) a.welcomed = Date.now();
-    if (current) drop(current, 'moved');
-    coming = undefined;
-    current = a;
-    host.adopt(a.conn as Connection, m, a.resumed);
-    if (m.unproven) return;
-    setState('open', undefined, m.transport);
-  };
-
-  const lost = (a: Attempt, v: Verdict) => {
-    if (a.over) return;
-    a.over = true;
-    a.unwait();
+  const lost = (a: Attempt, error: unknown, foreign = 0, status = 0, wait = 0) => {
+    if (a._over) return;
     const used = a === current;
-    v = choice.ended(a.transport, a.welcomed > 0, v);
-    drop(a, 'lost');
-    if (a.welcomed && Date.now() - a.welcomed >= healthyAfter) {
+    drop(a);
+    const other = choice._ended?.(a._transport, a._heard, foreign);
+    if (Date.now() - (a._heard as number) >= healthyAfter) {
       failures = 0;
       denied = false;
     }
-    lastError = v.error;
-    let stop = v.stop;
-    if (v.denied && !denied) stop = undefined;
-    denied = !!v.denied;
-    if (used && (coming || (unwait && !stop))) {
-      // The server asked to move, and that is under way.
-      setState('reconnecting', v.error);
-      return;
-    }
-    const now = Date.now();
-    const offline = globalThis.navigator?.onLine === false;
-    const bound = offline ? backoffMost : Math.min(backoffLeast * 2 ** failures, backoffMost);
-    floor = now + bounded(v.floor);
-    failures++;
-    const at = floor + Math.random() * Math.max(bound, v.spread ?? 0) + (offline ? bound : 0);
+    lastError = error as Error;
+    const refused = status === 401;
+    const stop = !other && (refused ? denied : /^4(?!08|25|29)/.test(`${status}`));
+    denied = refused;
+    // The server asked to move, and that is under way.
+    if (used && (coming || (timer && !stop))) return setState('reconnecting', lastError);
+    floor = Date.now() + wait;
+    due = floor + Math.random() * Math.min(backoffLeast * 2 ** failures++, backoffMost);
     if (stop) {
-      refused = stop;
-      due = at;
-      if (current) drop(current, 'gave up');
-      host.fail(stop);
-      setState('closed', stop);
-    } else if (host.pending()) {
-      if (!current) setState('reconnecting', v.error);
-      schedule(at);
+      const failure = StreamerError.is(error)
+        ? error
+        : new StreamerError(
+            refused ? 'UNAUTHORIZED' : status === 403 ? 'FORBIDDEN' : 'SERVICE_UNAVAILABLE',
+            `connection refused: ${lastError.message}`,
+          );
+      drop(current);
+      setState('closed', failure);
+      for (const r of requests) r._fail(failure, true);
+    } else if (requests.size) {
+      if (!current) setState('reconnecting', lastError);
+      schedule(due);
     } else {
-      if (failures === 1) failures = 0; // nobody was kept waiting by it
-      due = failures ? at : floor;
-      rest();
+      // Nobody was kept waiting by it.
+      failures = 0;
+      due = floor;
+      setState('idle');
     }
-  };
-
-  const move = (m: Message) => {
-    if (moving) return;
-    moving = true;
-    schedule(Date.now() + bounded(m.reconnect_in_ms));
-  };
-
-  // Sends a new token on a connection whose token expires. Without one the server ends the
-  // connection, and the next one asks again.
-  const refresh = (a: Attempt) => {
-    if (!options.getToken) return;
-    ask().then(
-      (token) => {
-        if (a.over || !token || token === a.token) return;
-        a.token = token;
-        a.conn?.send({ type: 'auth', token });
-      },
-      () => {},
-    );
   };
 
   // Connects without waiting longer than the server has asked for.
   const hurry = () => {
-    if (closed || away) return;
-    if (current && !moving) current.conn?.probe();
-    else if (!coming && host.pending()) schedule(Math.min(Math.max(floor, Date.now()), due));
+    if (page?.hidden) return;
+    if (current && !moving) (current._conn as Connection)._send({ type: 'ping' });
+    else if (!coming && requests.size) schedule(floor);
   };
-
-  const listen = () => {
-    const target = globalThis as {
-      addEventListener?: typeof addEventListener;
-      removeEventListener?: typeof removeEventListener;
-    };
-    if (unlisten || !target.addEventListener) return;
-    const off: (() => void)[] = [];
-    const on = (where: Pick<EventTarget, 'addEventListener' | 'removeEventListener'>, type: string, f: () => void) => {
-      where.addEventListener(type, f);
-      off.push(() => where.removeEventListener(type, f));
-    };
-    on(globalThis as never, 'online', hurry);
-    on(globalThis as never, 'pagehide', () => {
-      away = true;
-      if (coming) drop(coming, 'page hidden');
-      if (current) {
-        drop(current, 'page hidden');
-        if (host.pending()) setState('reconnecting');
-        else setState('idle');
-      }
-    });
-    on(globalThis as never, 'pageshow', () => {
-      away = false;
-      hurry();
-    });
-    const doc = page();
-    if (doc) {
-      on(doc, 'visibilitychange', () => {
-        if (doc.hidden) return;
-        away = false;
-        hurry();
-      });
-    }
-    unlisten = () => {
-      for (const f of off) f();
-    };
+  const hide = () => {
+    clearTimeout(timer);
+    timer = undefined;
+    drop(coming);
+    drop(current);
+    setState(requests.size ? 'reconnecting' : 'idle');
+  };
+  const listen = (how: 'addEventListener' | 'removeEventListener') => {
+    for (const type of ['online', 'pageshow', 'visibilitychange']) globalThis[how]?.(type, hurry);
+    globalThis[how]?.('pagehide', hide);
   };
 
   return {
-    want() {
-      if (closed || (current && !moving) || coming || unwait || parked) return;
-      refused = undefined;
-      listen();
-      if (due > Date.now()) setState('reconnecting', lastError);
+    _storage: storage,
+    _count: 0, // of requests until now
+    _pump: pump,
+    _off: off,
+    /** Takes a request. It throws when that can not be. */
+    _join(r: Request) {
+      if (closed) throw closed;
+      if (requests.size >= maxPending) throw new StreamerError('RATE_LIMITED', `${maxPending} requests are pending`);
+      requests.add(r);
+      if (!storage.get(r._id)) storage.set(r._id, r._cursor);
+      pump();
+      if ((current && !moving) || coming || timer) return;
+      listen('addEventListener'); // what listens already is not added again
       schedule(due);
     },
-    calm() {
-      if (!host.pending() && (unwait || parked)) rest();
-    },
-    moving: () => moving,
-    refusal: () => closed ?? (refused && Date.now() < due ? refused : undefined),
-    state: () => state,
-    reconnect() {
-      if (closed) return;
-      failures = floor = due = 0;
-      refused = undefined;
-      away = false;
-      if (coming) drop(coming, 'reconnect');
-      if (current) drop(current, 'reconnect');
-      if (host.pending()) {
-        setState('connecting');
-        schedule(0);
-      } else rest();
-    },
-    close() {
-      if (closed) return;
-      closed = new StreamerError('CLOSED', 'the client is closed');
-      unwait?.();
-      unwait = undefined;
-      unlisten?.();
-      const old = [coming, current];
-      coming = current = undefined;
-      host.orphan();
-      host.fail(closed);
-      for (const a of old) if (a) drop(a, 'done');
-      setState('closed', closed);
+    /** Lets go of a request; keep: it is still pending for the page that comes after this one. */
+    _leave(r: Request, keep?: boolean) {
+      requests.delete(r);
+      if (!keep && ![...requests].some((other) => other._id === r._id)) storage.delete(r._id);
+      off(r);
+      pump();
     },
   };
 }

@@ -1,5 +1,5 @@
 import type { Client } from './client.js';
-import { StreamerError } from './error.js';
+import type { StreamerError } from './error.js';
 import type { AttachOptions, Gap, Progress, RequestHandle, RequestOptions, StreamerEvent } from './types.js';
 
 /**
@@ -148,8 +148,8 @@ export function createStore<Output, Chunk>(
       }
       end = { status: 'completed', data: await next };
     } catch (e) {
-      const error = e instanceof Error || StreamerError.is(e) ? e : new Error(String(e));
-      const canceled = error.name === 'AbortError' || (StreamerError.is(e) && e.code === 'CANCELED');
+      const error = e as StreamerError;
+      const canceled = error.name === 'AbortError' || error.code === 'CANCELED';
       end = { status: canceled ? 'canceled' : 'failed', error };
     }
     if (!current()) return;

@@ -1,39 +1,41 @@
+import type { Request } from './request.js';
 import type { TransportName } from './types.js';
-import type { Verdict } from './verdict.js';
-import type { Message, Outgoing, WireCursor } from './wire.js';
+import type { Message, Outgoing } from './wire.js';
 
 /** One connection, whatever it is made of: messages go in and come out as over a WebSocket. */
 export interface Connection {
-  /** Sends a message, in order. Only after the welcome. */
-  send(m: Outgoing): void;
-  /** Finds out whether the server is still there, since the network or the page has slept. */
-  probe(): void;
-  /** Ends it, after what was sent. Nothing comes out of it any more. */
-  close(reason: string): void;
+  /** Sends a message, in order. text: that of a request which is to be submitted, instead. Only after the welcome. */
+  _send(m: Outgoing, text?: string): void;
+  /** Ends it. Nothing comes out of it any more. */
+  _close(): void;
 }
 
 /** What a connection is made with. */
 export interface Setup {
-  token: string | undefined;
-  /** Logs to follow from the start on, each as if it was attached without ref. */
-  resume: WireCursor[];
-  /** Takes what came at once. The first message is a welcome. */
-  receive(messages: Message[]): void;
-  /** The connection is gone, or could not be made. It is called at most once. */
-  lost(v: Verdict): void;
+  _token: string | undefined;
+  /** Takes a message and the length of its text. The first is a welcome; 0: nothing was heard of the server yet. */
+  _receive(m: Message, size: number): void;
+  /**
+   * Is told that the connection is gone, or could not be made, and why. foreign: 1, nothing shows that it was the
+   * service that answered, so another transport may fare better; 2, it also took too long. status: one of HTTP, 0
+   * where there is none. wait: milliseconds before which not to connect again.
+   */
+  _lost(error: unknown, foreign?: number, status?: number, wait?: number): void;
+  /** What is pending. */
+  _requests: Iterable<Request>;
 }
 
 /** What makes connections. */
 export interface Transport {
-  name: TransportName;
-  /** Milliseconds that it has until the welcome. */
-  patience: number;
-  dial(setup: Setup): Connection;
+  readonly _name: TransportName;
+  /** It has worked: since when, in ms. Where there is a choice. */
+  _proven?: number | undefined;
+  _dial(setup: Setup): Connection;
 }
 
 /** Picks the transport of each connect. */
 export interface Choice {
-  next(): Transport;
-  /** The connection of a transport ended; welcomed says whether it was of use. */
-  ended(transport: Transport, welcomed: boolean, v: Verdict): Verdict;
+  _next(): Transport;
+  /** The connection of a transport ended; heard: when it was of use. Returns true when another is to be made in any case. */
+  _ended?(transport: Transport, heard: number | undefined, foreign: number): boolean | undefined;
 }

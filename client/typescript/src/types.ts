@@ -187,6 +187,9 @@ export interface StorageLike {
   removeItem(key: string): void;
 }
 
+/** Requests that are pending, by id, with the place of the last event that was dealt with. A Map is one. */
+export type PendingRequests = Pick<Map<string, Cursor>, 'get' | 'set' | 'delete' | 'keys'>;
+
 /** What is needed of a WebSocket. Those of browsers, Deno, Bun, Node 22 and the package ws have it. */
 export type WebSocketLike = new (
   url: string,
@@ -208,7 +211,7 @@ export interface ClientOptions {
    * Asked for a token before each connect and when the server says that one expires, one call at a
    * time; null or undefined means none. When it throws a StreamerError with the code UNAUTHORIZED or
    * FORBIDDEN the client gives up; after any other error it asks again later.
-   * The signal aborts when the answer is not waited for any more, after 10 s.
+   * The signal aborts when the answer is not waited for any more: token and connection have 10 s.
    */
   getToken?: ((signal: AbortSignal) => string | null | undefined | Promise<string | null | undefined>) | undefined;
   /** A connection is in use. */
@@ -218,8 +221,8 @@ export interface ClientOptions {
   onState?: ((state: ConnectionState) => void) | undefined;
   /** WebSocket class to use. Default: the global one, where there is one. */
   WebSocket?: WebSocketLike | undefined;
-  /** Prefix of the key in sessionStorage under which pending requests are kept, so that a page that is loaded again can go on. With a Storage: in that. */
-  storage?: string | StorageLike | undefined;
+  /** Where requests that are pending are kept, so that a page that is loaded again can go on: what keepIn() of '@streamer/client/storage' returns. Default: nowhere. */
+  storage?: PendingRequests | undefined;
 }
 
 export interface HttpOptions {

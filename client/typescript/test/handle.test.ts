@@ -1,7 +1,8 @@
 import { setMaxListeners } from 'node:events';
 import { describe, expect, test, vi } from 'vitest';
-import { maxHeld } from '../src/flow.js';
 import { StreamerError } from '../src/index.js';
+import { maxHeld } from '../src/request.js';
+import { keepIn } from '../src/storage.js';
 import { FakeStorage } from './network.js';
 import { pass, settled, setup, story } from './world.js';
 
@@ -196,7 +197,9 @@ describe('promises', () => {
 
   test('what a callback throws is reported, and disturbs nothing', async () => {
     const reported: unknown[] = [];
-    vi.stubGlobal('reportError', (e: unknown) => reported.push(e));
+    const others = process.listeners('uncaughtException');
+    process.removeAllListeners('uncaughtException');
+    process.on('uncaughtException', (e) => reported.push(e));
     const { service } = box.world;
     service.handlers.set('count', (job) => {
       job.start();
@@ -217,7 +220,9 @@ describe('promises', () => {
     expect(seen).toEqual(['a', 'b']);
     expect(reported.length).toBeGreaterThanOrEqual(5);
     c.close();
-    vi.unstubAllGlobals();
+    await pass(1);
+    process.removeAllListeners('uncaughtException');
+    for (const f of others) process.on('uncaughtException', f);
   });
 
   test('a handle may be closed by its own callback', async () => {
@@ -247,6 +252,21 @@ describe('promises', () => {
     expect([error.code, error.name]).toEqual(['CANCELED', 'TimeoutError']);
   });
 
+  test('what was aborted already is neither submitted nor followed, and leaves nothing behind', async () => {
+    const { network } = box.world;
+    const c = connect();
+    const signal = AbortSignal.abort();
+    const submitted = c.submit('sleep', null, { signal });
+    const attached = c.attach('r1', { signal });
+    for (const h of [submitted, attached]) {
+      expect((await settled(h)).error).toMatchObject({ code: 'CANCELED' });
+      await settled(h.cancel());
+    }
+    await pass(1000);
+    expect(network.connects).toEqual([]);
+    expect(c.pending()).toEqual([]);
+  });
+
   test('errors are told by brand, also those of another copy of the package', async () => {
     const other = Object.assign(new Error('x'), { [Symbol.for('@streamer/client.error')]: true, code: 'X' });
     expect(StreamerError.is(other)).toBe(true);
@@ -260,7 +280,7 @@ describe('storage', () => {
   test('a page that is loaded again goes on where the last one was', async () => {
     const { service } = box.world;
     const storage = new FakeStorage();
-    const c = connect({ storage });
+    const c = connect({ storage: keepIn('streamer', storage) });
     const h = c.submit('count', null, { id: 'r1' });
     await settled(h.accepted);
     const job = service.job('r1');
@@ -270,7 +290,7 @@ describe('storage', () => {
     c.close();
     job.output('b');
 
-    const reloaded = connect({ storage });
+    const reloaded = connect({ storage: keepIn('streamer', storage) });
     expect(reloaded.pending()).toEqual(['r1']);
     const rest = story(reloaded.attach('r1', { resume: true }));
     const all = story(reloaded.attach('r1'));
@@ -287,7 +307,7 @@ describe('storage', () => {
   test('a storage that is not allowed, or holds nonsense, is as if there was none', async () => {
     const storage = new FakeStorage();
     storage.setItem('streamer:pending', '{"__proto__":1}');
-    const c = connect({ storage });
+    const c = connect({ storage: keepIn('streamer', storage) });
     expect(c.pending()).toEqual([]);
     expect((await settled(c.request('echo', 1))).value).toBe(1);
     const broken = {
@@ -301,11 +321,11 @@ describe('storage', () => {
         throw new Error('denied');
       },
     };
-    const d = connect({ storage: broken });
+    const d = connect({ storage: keepIn('streamer', broken) });
     const h = d.submit('sleep', null, { id: 's1' });
     await settled(h.accepted);
     expect(d.pending()).toEqual(['s1']);
-    const e = connect({ storage: 'mine' });
+    const e = connect({ storage: keepIn('mine') });
     expect(e.pending()).toEqual([]);
   });
 });

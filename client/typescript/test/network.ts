@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import type { StorageLike, WebSocketLike } from '../src/index.js';
 import type { Message } from '../src/wire.js';
 import { type At, Service, Viewer } from './service.js';
@@ -64,6 +65,7 @@ export class Network {
     const url = new URL(String(input));
     const headers = new Headers(init.headers);
     const { signal, method = 'GET' } = init;
+    if (signal) setMaxListeners(0, signal); // as the fetch of Node does
     this.calls.push({ method, path: url.pathname + url.search, headers });
     this.connects.push(Date.now());
     const answer = new Promise<Response>((resolve, reject) => {

@@ -192,6 +192,52 @@ describe.each(transports)('over %s', (transport) => {
     expect(service.job('d1').viewers.size).toBe(0);
   });
 
+  test('who detaches ends nothing for others that watch the same request', async () => {
+    const { service } = box.world;
+    const c = connect();
+    const first = c.submit('count', null, { id: 'r1' });
+    await settled(first.accepted);
+    const behind = story(c.attach('r1', { after: 1 }));
+    const second = c.attach('r1');
+    const whole = story(second);
+    await settled(second.accepted);
+    const job = service.job('r1');
+    job.start();
+    job.output('a');
+    await pass(1500);
+    first.detach();
+    expect((await settled(c.request('count', 'other', { id: 'r1' }))).error).toMatchObject({ code: 'CONFLICT' });
+    expect(c.pending()).toEqual(['r1']);
+    job.output('b');
+    await pass(1500);
+    job.complete('ok');
+    expect((await settled(second)).value).toBe('ok');
+    await settled(Promise.all([behind.over, whole.over]));
+    const all = ['1 accepted', '2 running', '3 output "a"', '4 output "b"', '5 complete "ok"'];
+    expect(whole.lines).toEqual(all);
+    expect(behind.lines).toEqual(all.slice(1));
+    expect(c.pending()).toEqual([]);
+  });
+
+  test('an abort is made known to the server when there is a connection again', async () => {
+    const { service, network } = box.world;
+    const stop = new AbortController();
+    const c = connect();
+    const result = c.request('stubborn', null, { id: 'a1', signal: stop.signal });
+    await pass(500);
+    network.offline = true;
+    network.cut();
+    await pass(500);
+    stop.abort();
+    expect((await settled(result)).after).toBeLessThan(20);
+    await pass(20_000);
+    expect(service.job('a1').status).toBe('queued');
+    network.offline = false;
+    await pass(30_000);
+    expect(service.job('a1').status).toBe('canceling');
+    expect(c.pending()).toEqual([]);
+  });
+
   test('close rejects everything that waits, and nothing connects any more', async () => {
     const { network } = box.world;
     const c = connect();

@@ -31,7 +31,12 @@ controls.addEventListener('submit', (event) => {
   const { dir, seconds } = controls.elements;
   const id = first.start({ dir: dir.value.trim(), seconds: Number(seconds.value) });
   show(id);
-  other?.attach(id);
+  first.accepted.then(
+    () => {
+      if (first.id === id) other?.attach(id);
+    },
+    () => {}, // the viewer says why
+  );
 });
 
 cancel.addEventListener('click', async () => {

@@ -50,6 +50,11 @@ export class Viewer {
     return this.#view.id !== '' && !this.#view.over;
   }
 
+  /** Resolves when the server has the request that was started last. */
+  get accepted() {
+    return this.#handle.accepted;
+  }
+
   get canceling() {
     return this.#view.status === 'Canceling';
   }

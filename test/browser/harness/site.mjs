@@ -29,6 +29,7 @@ export class Site {
   stumps = [];
   /** Event streams and long polls that are open now, and the most there were at once. */
   held = 0;
+  opened = 0;
   mostHeld = 0;
   /** Paths that were called at the service, the newest last. */
   calls = [];
@@ -90,6 +91,7 @@ export class Site {
     const holds = /^text\/event-stream/.test(req.headers.accept) || /wait=/.test(req.headers.prefer);
     if (holds) {
       this.mostHeld = Math.max(this.mostHeld, ++this.held);
+      this.opened++;
       res.once('close', () => this.held--);
     }
     const out = request(

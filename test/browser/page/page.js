@@ -1,12 +1,14 @@
 // What the tests call from within the page. Everything here is also what an application could write.
 import { StreamerClient, StreamerError } from '/client/index.js';
+import { keepIn } from '/client/storage.js';
 
 const socket = new URL('/ws', location.href.replace(/^http/, 'ws'));
 
-/** Returns a client of the service behind this page, with the states it goes through. */
-function connect(options = {}) {
+/** Returns a client of the service behind this page, with the states it goes through. storage: a prefix. */
+function connect({ storage, ...options } = {}) {
   const client = new StreamerClient(socket, {
     token: 'acme:ann',
+    ...(storage && { storage: keepIn(storage) }),
     ...options,
     onState(state) {
       client.states.push({ phase: state.phase, transport: state.transport, error: state.error?.message });
