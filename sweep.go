@@ -84,14 +84,12 @@ func (m *Mux) pass(ctx context.Context, idle time.Duration) (sure bool, err erro
 	return sure, nil
 }
 
-// drained reports whether no ticket waits for a worker, as far as can be told.
+// drained reports whether no ticket waits for a worker, as far as can be told: the queue says
+// so or, where it can't tell, a worker here has waited for one for a lease.
 func (m *Mux) drained(ctx context.Context) bool {
-	if waited := time.Duration(time.Now().UnixNano() - m.waiting.Load()); waited >= m.cfg.queue.Lease() {
-		return true
-	}
 	q, ok := m.cfg.queue.(queue.Measured)
 	if !ok {
-		return false
+		return time.Duration(time.Now().UnixNano()-m.waiting.Load()) >= m.cfg.queue.Lease()
 	}
 	ctx, cancel := m.queueContext(ctx, storeTimeout)
 	defer cancel()

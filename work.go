@@ -135,7 +135,7 @@ func (m *Mux) receive(ctx, base context.Context) {
 			return
 		default:
 			failures++
-			d := jitter(min(100*time.Millisecond<<min(failures, 10), 10*time.Second))
+			d := jitter(min(100*time.Millisecond<<min(failures, 5), 2*time.Second))
 			m.log.Warn("queue can't be read", "error", err, "pause", d)
 			pause = time.After(d)
 		}

@@ -1,0 +1,66 @@
+package natslog
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/pay-theory/streamer/v2/progress"
+)
+
+// room keeps what starts a request or adds outputs from filling the log stream to the last
+// byte: what moves open requests towards their end needs some.
+type room struct {
+	max   atomic.Int64 // of the stream, in bytes; not more than 0 when it has no bound
+	used  atomic.Int64 // as the server said last, and what was appended since
+	heard atomic.Int64 // when it said so, as Unix time in nanoseconds
+}
+
+const (
+	reserve   = 16 // the part of the stream that is kept free: one of so many
+	roomStale = time.Second
+)
+
+func (r *room) learn(info *jetstream.StreamInfo) {
+	r.max.Store(info.Config.MaxBytes)
+	r.used.Store(int64(info.State.Bytes))
+	r.heard.Store(time.Now().UnixNano())
+}
+
+func (r *room) full(more int) bool {
+	limit := r.max.Load()
+	return limit > 0 && r.used.Load()+int64(more) > limit-limit/reserve
+}
+
+// optional reports whether a record is refused when the stream is about to be full.
+func optional(prev string, rec *progress.Record) bool {
+	if prev == "" {
+		return true
+	}
+	for _, e := range rec.Events {
+		if e.Kind == progress.Output {
+			return true
+		}
+	}
+	return false
+}
+
+// admit returns progress.ErrFull for a message of so many bytes that would take what is kept
+// free. Before it does, it asks the server, though not all the time.
+func (l *Log) admit(ctx context.Context, bytes int) error {
+	if !l.room.full(bytes) {
+		return nil
+	}
+	if heard := l.room.heard.Load(); time.Since(time.Unix(0, heard)) > roomStale && l.room.heard.CompareAndSwap(heard, time.Now().UnixNano()) {
+		if err := l.inquire(ctx); err != nil {
+			return err
+		}
+		if !l.room.full(bytes) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: stream %s has %d of %d bytes, and the rest is kept for ends", progress.ErrFull, l.cfg.logStream, l.room.used.Load(), l.room.max.Load())
+}
