@@ -28,7 +28,6 @@ import (
 	"time"
 
 	"github.com/pay-theory/streamer/v2"
-	"github.com/pay-theory/streamer/v2/queue/memqueue"
 	"github.com/pay-theory/streamer/v2/transport"
 	"github.com/pay-theory/streamer/v2/transport/sse"
 	"github.com/pay-theory/streamer/v2/transport/websocket"
@@ -48,6 +47,9 @@ func main() {
 type config struct {
 	addr        string
 	role        string
+	nats        string
+	data        string
+	replicas    int
 	lease       time.Duration
 	retention   time.Duration
 	concurrency int
@@ -63,6 +65,9 @@ func parse(args []string, stderr io.Writer) (config, error) {
 	f.SetOutput(stderr)
 	f.StringVar(&c.addr, "addr", "127.0.0.1:8080", "address to serve; port 0 takes a free one")
 	f.StringVar(&c.role, "role", "all", "all, gateway (runs no queued work) or worker (serves nothing but probes)")
+	f.StringVar(&c.nats, "nats", "", "comma-separated `URLs` of NATS servers with JetStream, where requests are kept; without it and -data: in memory")
+	f.StringVar(&c.data, "data", "", "`directory` to keep requests in, with a NATS server in this process")
+	f.IntVar(&c.replicas, "replicas", 1, "on how many servers of the NATS cluster")
 	f.DurationVar(&c.lease, "lease", 30*time.Second, "how long a lost worker's request waits for another")
 	f.DurationVar(&c.retention, "retention", 15*time.Minute, "how long a request stays after its end")
 	f.IntVar(&c.concurrency, "concurrency", 64, "handlers at a time")
@@ -78,6 +83,10 @@ func parse(args []string, stderr io.Writer) (config, error) {
 		return c, fmt.Errorf("unexpected argument %q", f.Arg(0))
 	case c.role != "all" && c.role != "gateway" && c.role != "worker":
 		return c, fmt.Errorf("-role %s: want all, gateway or worker", c.role)
+	case c.nats != "" && c.data != "":
+		return c, errors.New("-nats and -data: want one of them")
+	case c.replicas < 1 || c.replicas > 1 && c.nats == "":
+		return c, fmt.Errorf("-replicas %d: want at least 1, and more only with -nats", c.replicas)
 	case c.auth != "none" && c.auth != "dev":
 		return c, fmt.Errorf("-auth %s: want none or dev", c.auth)
 	case c.lease <= 0 || c.retention <= 0 || c.drain <= 0:
@@ -95,13 +104,19 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	logger := slog.New(slog.NewTextHandler(stderr, nil))
-	router := streamer.NewRouter(
-		streamer.WithQueue(memqueue.New(memqueue.WithLease(c.lease))),
+	stores, err := openStores(ctx, c, logger)
+	if stores != nil {
+		defer stores.close(logger)
+	}
+	if err != nil {
+		return err
+	}
+	router := streamer.NewRouter(append(stores.options,
 		streamer.WithRetention(c.retention),
 		streamer.WithConcurrency(c.concurrency),
 		streamer.WithAttempts(c.attempts),
 		streamer.WithLogger(logger),
-	)
+	)...)
 	register(router)
 	if c.journal != "" {
 		j, err := openJournal(c.journal)

@@ -2,6 +2,9 @@
 // terminal, and on a page that starts it again. The handler (inventory.go) reads every file of a
 // directory, that of Go's standard library unless -dir says otherwise, and writes a CSV with a line
 // for each.
+//
+// With -data DIR requests are kept in that directory. Kill the program in the middle and start it
+// again: its request goes on.
 package main
 
 import (
@@ -31,11 +34,12 @@ import (
 func main() {
 	addr := flag.String("addr", "127.0.0.1:8080", "address to serve; port 0 takes a free one")
 	dir := flag.String("dir", "", "directory to read (default: the source of Go's standard library)")
+	data := flag.String("data", "", "directory to keep requests in (default: in memory)")
 	once := flag.Bool("once", false, "end after the first result")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the process at once
-	if err := run(ctx, os.Stdout, *addr, *dir, *once); err != nil {
+	if err := run(ctx, os.Stdout, *addr, *dir, *data, *once); err != nil {
 		fmt.Fprintln(os.Stderr, "quickstart:", err)
 		os.Exit(1)
 	}
@@ -52,15 +56,20 @@ Or speak to it yourself:
 Ctrl-C stops.
 `
 
-func run(ctx context.Context, out io.Writer, addr, dir string, once bool) error {
+func run(ctx context.Context, out io.Writer, addr, dir, data string, once bool) error {
 	root, err := open(dir)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
+	keeping, closeStore, err := keep(ctx, data)
+	if err != nil {
+		return err
+	}
+	defer closeStore()
 
-	// The service: a router, its handlers, and two transports. All in memory, all in this process.
-	router := streamer.NewRouter(streamer.WithLogger(slog.New(slog.DiscardHandler)))
+	// The service: a router, its handlers, and two transports. All in this process.
+	router := streamer.NewRouter(append(keeping, streamer.WithLogger(slog.New(slog.DiscardHandler)))...)
 	router.Handle("inventory", &Inventory{files: root.FS()})
 	ws, events := websocket.NewHandler(router), sse.NewHandler(router)
 	mux := http.NewServeMux()
@@ -79,7 +88,7 @@ func run(ctx context.Context, out io.Writer, addr, dir string, once bool) error 
 	host := listener.Addr().String()
 	fmt.Fprintf(out, "serving %s at http://%s/\n", root.Name(), host)
 
-	err = call(ctx, out, "ws://"+host+"/ws")
+	err = call(ctx, out, "ws://"+host+"/ws", data != "")
 	if err == nil && !once {
 		fmt.Fprintf(out, invitation, host)
 		<-ctx.Done()
@@ -93,14 +102,19 @@ func run(ctx context.Context, out io.Writer, addr, dir string, once bool) error 
 	return errors.Join(err, router.Shutdown(grace), ws.Shutdown(grace), events.Shutdown(grace), server.Shutdown(grace))
 }
 
-// call is all that a client needs. It would go on across a lost connection, too.
-func call(ctx context.Context, out io.Writer, url string) error {
+// call is all that a client needs. It would go on across a lost connection, too. What is kept
+// has an id that the next start of the program knows: to submit it again is to attach to it.
+func call(ctx context.Context, out io.Writer, url string, kept bool) error {
 	c, err := client.New(url)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	result, err := c.RequestWithProgress(ctx, "inventory", Params{Dir: "."}, bar(out))
+	in, opts := Params{Dir: "."}, []client.CallOption{}
+	if kept {
+		in.Seconds, opts = 15, append(opts, client.WithID("inventory"))
+	}
+	result, err := c.RequestWithProgress(ctx, "inventory", in, bar(out), opts...)
 	if err != nil {
 		return err
 	}

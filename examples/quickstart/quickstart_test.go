@@ -27,7 +27,16 @@ import (
 	"github.com/pay-theory/streamer/v2/progress"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain runs the quickstart itself when a test started this program as one.
+func TestMain(m *testing.M) {
+	if os.Getenv(asProcess) != "" {
+		main()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+const asProcess = "QUICKSTART_AS_PROCESS"
 
 // directory makes one with three files, one of them in a folder.
 func directory(t *testing.T) string {
@@ -44,7 +53,7 @@ func directory(t *testing.T) string {
 func TestOnceWritesACSVWithALinePerFile(t *testing.T) {
 	dir := directory(t)
 	var out bytes.Buffer
-	require.NoError(t, run(t.Context(), &out, "127.0.0.1:0", dir, true))
+	require.NoError(t, run(t.Context(), &out, "127.0.0.1:0", dir, "", true))
 
 	_, result, found := strings.Cut(out.String(), "result: ")
 	require.True(t, found, "%s", &out)
@@ -71,7 +80,7 @@ func serve(t *testing.T, dir string) (host string, stop func() error) {
 	out, in := io.Pipe()
 	done := make(chan error, 1)
 	go func() {
-		err := run(ctx, in, "127.0.0.1:0", dir, false)
+		err := run(ctx, in, "127.0.0.1:0", dir, "", false)
 		in.Close()
 		done <- err
 	}()
