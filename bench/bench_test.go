@@ -20,7 +20,7 @@ func tinyPlan() plan {
 	return plan{
 		rounds: 1, clients: []int{1, 8}, fill: 100, warm: 20 * time.Millisecond, span: 100 * time.Millisecond,
 		idle: 100, resumed: 100, resumes: 1, long: 2000, reports: 1, reconnect: 100,
-		streams: 100, viewers: []int{5, 20}, deliveries: 100, fans: 2, bursts: 1, callers: []int{1, 8}, submits: 1, calling: 100 * time.Millisecond,
+		streams: 100, viewers: []int{5, 20}, deliveries: 100, fans: 2, bursts: 1, callers: []int{1, 8}, submits: 1, calling: 100 * time.Millisecond, natsRounds: 1, natsTCP: true,
 	}
 }
 
@@ -38,10 +38,12 @@ func TestEveryMeasurementYieldsAValue(t *testing.T) {
 	if err := json.Unmarshal(data, &values); err != nil {
 		t.Fatal(err)
 	}
-	roundtrip, _ := values["roundtrip"].(map[string]any)
-	for _, clients := range []string{"c1", "c8"} {
-		ratios, _ := roundtrip[clients].(map[string]any)
-		positive(t, ratios, "ratio", "cpu_ratio")
+	for _, name := range []string{"roundtrip", "nats_roundtrip"} {
+		roundtrip, _ := values[name].(map[string]any)
+		for _, clients := range []string{"c1", "c8"} {
+			ratios, _ := roundtrip[clients].(map[string]any)
+			positive(t, ratios, "ratio", "cpu_ratio")
+		}
 	}
 	positive(t, values, "idle_ws_kb", "resume_1000_ms", "report_ns", "reconnect_5000_s", "sse_idle_kb", "sse_fanout_ratio")
 	submit, _ := values["submit"].(map[string]any)

@@ -30,7 +30,15 @@ const (
 	roleFloor   = "floor"
 	roleProduct = "product"
 	roleCrowd   = "crowd" // the product with room for thousands of running handlers
+
+	roleNATSFloor   = "nats-floor"
+	roleNATSProduct = "nats-product"
+	roleNATSServer  = "nats-server" // a NATS server for the two, at its addr
 )
+
+// natsVariable says where the NATS server is that the process uses. Without it the process has
+// one of its own.
+const natsVariable = "STREAMER_BENCH_NATS"
 
 // child is the harness's end of a server process.
 type child struct {
@@ -40,14 +48,14 @@ type child struct {
 	cmd  *exec.Cmd
 }
 
-// spawn starts a server process and waits until it serves.
-func spawn(role string) (*child, error) {
+// spawn starts a server process and waits until it serves. env adds to its environment.
+func spawn(role string, env ...string) (*child, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), roleVariable+"="+role)
+	cmd.Env = append(append(os.Environ(), roleVariable+"="+role), env...)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -75,8 +83,8 @@ func (c *child) close() error {
 
 // hello is a client's first message to the server.
 func (c *child) hello() string {
-	if c.role == roleFloor {
-		return "" // it knows none
+	if c.role == roleFloor || c.role == roleNATSFloor {
+		return "" // they know none
 	}
 	return `{"type":"hello","v":1,"caps":["batch"],"client":"bench"}`
 }
@@ -178,11 +186,13 @@ func serve(role string) error {
 		c.emits = c.product.emits
 		mux.Handle("/ws", c.product.sockets)
 		mux.Handle("/", c.product.http)
-		go func() {
-			if err := c.product.router.Run(ctx); err != nil && ctx.Err() == nil {
-				fmt.Fprintln(os.Stderr, "bench: Run:", err)
-			}
-		}()
+		go c.product.run(ctx)
+	case roleNATSFloor, roleNATSProduct, roleNATSServer:
+		stop, err := c.serveNATS(ctx, role, mux)
+		if err != nil {
+			return err
+		}
+		defer stop()
 	default:
 		return fmt.Errorf("%s=%s: no such role", roleVariable, role)
 	}

@@ -34,6 +34,9 @@ type plan struct {
 	submits    int           // rounds of these
 	calling    time.Duration // in each, after half as long to warm up
 
+	natsRounds int  // interleaved rounds of the round trip on NATS
+	natsTCP    bool // over TCP too
+
 	limit    time.Duration // in all; where it gets short, less is measured. 0: none
 	profiles string
 }
@@ -48,7 +51,7 @@ func fullPlan() plan {
 		rounds: 5, clients: []int{1, 64, 256}, fill: 10_000, warm: time.Second, span: 4 * time.Second,
 		idle: 10_000, resumed: 1000, resumes: 21, long: 99_997, reports: 5, reconnect: 5000,
 		streams: 10_000, viewers: []int{100, 500}, deliveries: 5000, fans: 30, bursts: 7, callers: []int{1, 64},
-		submits: 5, calling: time.Second,
+		submits: 5, calling: time.Second, natsRounds: 5, natsTCP: true,
 	}
 }
 
@@ -58,6 +61,7 @@ func quickPlan() plan {
 	p.warm, p.span = 100*time.Millisecond, 250*time.Millisecond
 	p.resumes, p.long, p.reports = 5, 0, 1
 	p.streams, p.viewers, p.fans, p.bursts, p.submits, p.calling = 2000, []int{500}, 15, 2, 1, 200*time.Millisecond
+	p.natsRounds, p.natsTCP = 3, false
 	p.limit = 50 * time.Second
 	return p
 }
@@ -108,6 +112,7 @@ func run(p plan, asJSON bool) error {
 type results struct {
 	plan      plan
 	roundtrip []pair
+	nats      natsRoundtrips
 	idle      float64 // bytes
 	resume    time.Duration
 	long      longResume
@@ -126,6 +131,7 @@ func measure(p plan) (r results, err error) {
 		do   func() error
 	}{
 		{"round trips", func() (err error) { r.roundtrip, r.submit, err = roundtrips(p); return }},
+		{"round trips on NATS", func() (err error) { r.nats, err = onNATS(p); return }},
 		{"idle connections", func() (err error) {
 			if p.late(begin) {
 				r.plan.idle /= 2

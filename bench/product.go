@@ -25,19 +25,25 @@ import (
 type product struct {
 	sockets, http http.Handler
 	router        *streamer.Mux
-	log           *memlog.Log
+	log           *memlog.Log // nil: on NATS
 	held          held
 	emits         chan int // outputs that the request named fan makes
 }
 
 func newProduct(role string) *product {
-	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	log := memlog.New()
-	opts := []streamer.Option{streamer.WithLogger(logger), streamer.WithLog(log)}
+	opts := []streamer.Option{streamer.WithLog(log)}
 	if role == roleCrowd {
 		opts = append(opts, streamer.WithConcurrency(1<<16))
 	}
-	p := &product{router: streamer.NewRouter(opts...), log: log, held: newHeld(), emits: make(chan int)}
+	p := newProductOn(opts...)
+	p.log = log
+	return p
+}
+
+func newProductOn(opts ...streamer.Option) *product {
+	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	p := &product{router: streamer.NewRouter(append(opts, streamer.WithLogger(logger))...), held: newHeld(), emits: make(chan int)}
 	p.router.Handle("work", streamer.HandlerFunc(work))
 	p.router.Handle("count", streamer.HandlerFunc(count))
 	p.router.Handle("report", streamer.HandlerFunc(report))
@@ -51,6 +57,13 @@ func newProduct(role string) *product {
 	p.sockets = websocket.NewHandler(p.router, shared...)
 	p.http = sse.NewHandler(p.router, shared...)
 	return p
+}
+
+// run works until ctx ends.
+func (p *product) run(ctx context.Context) {
+	if err := p.router.Run(ctx); err != nil && ctx.Err() == nil {
+		fmt.Fprintln(os.Stderr, "bench: Run:", err)
+	}
 }
 
 // work does what the floor does.

@@ -11,6 +11,7 @@ import (
 // summary is the JSON that -json prints.
 type summary struct {
 	Roundtrip      map[string]ratios `json:"roundtrip"` // by "c" and the number of clients
+	NATSRoundtrip  map[string]ratios `json:"nats_roundtrip"`
 	IdleWSKB       float64           `json:"idle_ws_kb"`
 	Resume1000MS   float64           `json:"resume_1000_ms"`
 	ReportNS       float64           `json:"report_ns"`
@@ -29,6 +30,7 @@ type ratios struct {
 func (r *results) summary() summary {
 	s := summary{
 		Roundtrip:      make(map[string]ratios),
+		NATSRoundtrip:  make(map[string]ratios),
 		IdleWSKB:       round3(r.idle / 1000),
 		Resume1000MS:   round3(milliseconds(r.resume)),
 		ReportNS:       round3(r.report.NS),
@@ -39,6 +41,9 @@ func (r *results) summary() summary {
 	}
 	for _, p := range r.roundtrip {
 		s.Roundtrip[fmt.Sprint("c", p.clients)] = ratios{round3(p.ratio), round3(p.cpuRatio)}
+	}
+	for _, p := range r.nats.embedded {
+		s.NATSRoundtrip[fmt.Sprint("c", p.clients)] = ratios{round3(p.ratio), round3(p.cpuRatio)}
 	}
 	for _, p := range r.submit {
 		s.Submit[fmt.Sprint(p.name, "_c", p.clients)] = ratios{round3(p.ratio), round3(p.cpuRatio)}
@@ -63,19 +68,28 @@ func (r *results) print(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 1, ' ', 0)
 	line := func(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
 
-	line("Round trip: submit, %d outputs, result. Medians of %d interleaved rounds.\n", outputs, r.roundtrip[0].rounds)
-	line("| clients\t| server\t| requests/s\t| p50 ms\t| p99 ms\t| server CPU µs\t| client CPU µs\t|")
-	line("|--:\t|:--\t|--:\t|--:\t|--:\t|--:\t|--:\t|")
-	for _, p := range r.roundtrip {
-		for _, s := range []struct {
-			name string
-			round
-		}{{"floor", p.floor}, {"product", p.product}} {
-			line("| %d\t| %s\t| %.0f\t| %.2f\t| %.2f\t| %.0f\t| %.0f\t|", p.clients, s.name, s.perSecond,
-				milliseconds(s.p50), milliseconds(s.p99), microseconds(s.serverCPU), microseconds(s.clientCPU))
+	trips := func(store string, pairs []pair) {
+		if len(pairs) == 0 {
+			return
 		}
+		line("%s: submit, %d outputs, result. Medians of %d interleaved rounds.\n", store, outputs, pairs[0].rounds)
+		line("| clients\t| server\t| requests/s\t| p50 ms\t| p99 ms\t| server CPU µs\t| client CPU µs\t|")
+		line("|--:\t|:--\t|--:\t|--:\t|--:\t|--:\t|--:\t|")
+		for _, p := range pairs {
+			for _, s := range []struct {
+				name string
+				round
+			}{{"floor", p.floor}, {"product", p.product}} {
+				line("| %d\t| %s\t| %.0f\t| %.2f\t| %.2f\t| %.0f\t| %.0f\t|", p.clients, s.name, s.perSecond,
+					milliseconds(s.p50), milliseconds(s.p99), microseconds(s.serverCPU), microseconds(s.clientCPU))
+			}
+		}
+		line("")
 	}
-	line("\nFan-out over event streams: one request, outputs one at a time, and %d without a pause. Medians of up to %d interleaved rounds.\n", burst, r.fanout[0].rounds)
+	trips("Round trip", r.roundtrip)
+	trips("Round trip on NATS, embedded", r.nats.embedded)
+	trips("Round trip on NATS, over TCP", r.nats.tcp)
+	line("Fan-out over event streams: one request, outputs one at a time, and %d without a pause. Medians of up to %d interleaved rounds.\n", burst, r.fanout[0].rounds)
 	line("| viewers\t| outputs\t| server\t| deliveries/s\t| server CPU µs\t| deliveries/s ÷ floor\t| CPU ÷ floor\t|")
 	line("|--:\t|:--\t|:--\t|--:\t|--:\t|--:\t|--:\t|")
 	for _, s := range r.fanout {
@@ -119,6 +133,9 @@ func (r *results) print(out io.Writer) error {
 		}
 		row(fmt.Sprintf("requests per second ÷ floor, clients: %d", p.clients), "", p.ratio, "≥", least)
 		row(fmt.Sprintf("server CPU per request ÷ floor, clients: %d", p.clients), "", p.cpuRatio, "≤", 1.3)
+	}
+	for _, p := range r.nats.embedded {
+		row(fmt.Sprintf("requests per second on NATS ÷ floor, clients: %d", p.clients), "", p.ratio, "≥", 0.7)
 	}
 	row(fmt.Sprintf("resident per idle WebSocket connection, of %d", r.plan.idle), " KB", r.idle/1000, "≤", 12)
 	row(fmt.Sprintf("connect and resume %d outputs", r.plan.resumed), " ms", milliseconds(r.resume), "≤", 100)
