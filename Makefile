@@ -5,13 +5,14 @@ MODULES := $(shell go list -m -f '{{.Dir}}')
 RACE := $(if $(CI),-race,$(if $(filter 1,$(shell go env CGO_ENABLED)),-race))
 
 FUZZTIME    ?= 20s
+CRASHTIME   ?= 1h
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
 # Packages of TypeScript, in the order in which they need each other.
 WEB := client/typescript examples/react test/browser
 
-.PHONY: help test test-go test-web check lint fmt fuzz bench bench-smoke vuln examples
+.PHONY: help test test-go test-web check lint fmt fuzz bench bench-smoke crash fleet vuln examples
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +45,12 @@ bench: ## measure against the floor and print a table
 
 bench-smoke: ## the short measurement, one JSON object
 	cd bench && go run . -quick -json
+
+crash: ## kill, stop and restart a fleet at random for CRASHTIME (1h), and check all guarantees
+	cd test/crash && go run ./cmd/crash -time $(CRASHTIME)
+
+fleet: ## start 3 nats-servers, 2 gateways and 3 workers on loopback
+	cd test/crash && go run ./cmd/fleet
 
 vuln: ## known vulnerabilities in what the code calls
 	@GOBIN=$(CURDIR)/bin go install $(GOVULNCHECK)

@@ -113,7 +113,9 @@ func (w *writer) settle(b *batch, err error) {
 	if b.final {
 		w.final = b.rec.Events[len(b.rec.Events)-1]
 		w.stored = true
-		close(w.done)
+		if w.failed == nil { // else somebody has given up meanwhile
+			close(w.done)
+		}
 	}
 	w.room.Broadcast()
 }

@@ -40,8 +40,9 @@ type errPanic struct {
 
 func (e *errPanic) Error() string { return fmt.Sprintf("panic: %v", e.value) }
 
-// start calls f with the middleware around it. after, if not nil, runs when f has returned, whoever waits for it or not.
-func (m *Mux) start(ctx context.Context, f HandlerFunc, req *Request, p Reporter, after func()) *call {
+// start calls f with the middleware around it. When f has returned, whoever waits for it or not,
+// returned runs before that shows, and after runs after it; both may be nil.
+func (m *Mux) start(ctx context.Context, f HandlerFunc, req *Request, p Reporter, returned, after func()) *call {
 	c := &call{out: make(chan outcome, 1)}
 	m.stats.running.Add(1)
 	m.life.spawn(func() {
@@ -54,6 +55,9 @@ func (m *Mux) start(ctx context.Context, f HandlerFunc, req *Request, p Reporter
 				m.stats.stuck.Add(-1)
 			} else {
 				m.stats.running.Add(-1)
+			}
+			if returned != nil {
+				returned()
 			}
 			c.out <- out
 			if after != nil {

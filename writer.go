@@ -119,7 +119,7 @@ func (w *writer) Output(v any) error {
 		w.room.Wait()
 	}
 	if w.refused != nil {
-		w.missing = true
+		w.missing = w.missing || w.refused != errOver // what comes after the handler is not missing
 		return w.refused
 	}
 	switch l := w.mux.cfg.limits; {

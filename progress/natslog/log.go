@@ -55,6 +55,7 @@ type Log struct {
 	reads   chan struct{}
 	restore chan struct{} // held while missing streams are made again
 	foreign atomic.Uint64
+	silent  atomic.Int64 // when progress could not be read last, as Unix time in nanoseconds; 0: it could since
 
 	link   link
 	ctx    context.Context // of the goroutines

@@ -44,7 +44,7 @@ func (l *Log) recall(p string, after uint64, limit int) (progress.Page, bool) {
 		return progress.Page{}, false
 	}
 	now := l.clock.now()
-	if !t.has(after) || t.gone(now) || t.closing(now) {
+	if after > t.state.Last || !t.has(after) || t.gone(now) || t.closing(now) {
 		return progress.Page{}, false
 	}
 	if t.attempt > 0 && !(t.state.Ended() && t.progress != nil) && !l.feed.since(p, t.reported) {
@@ -105,13 +105,38 @@ func (l *Log) read(ctx context.Context, p string, after uint64, limit int) (prog
 			}
 		}
 		last := *t
-		if last.report, err = l.report(ctx, p, t); err != nil {
+		if last.report, err = l.reportNow(ctx, p, t); err != nil {
 			return progress.Page{}, err
 		}
 		setProgress(&page, last.newest())
 		return page, nil
 	}
 	return progress.Page{}, fmt.Errorf("%w: %w", progress.ErrUnavailable, errAgain)
+}
+
+const (
+	reportPatience = 500 * time.Millisecond // how long events wait for the progress that is shown with them
+	reportPause    = time.Second            // until it is asked for again when it did not come
+)
+
+// reportNow is report for a read of events, which do not depend on progress: while the progress
+// stream alone has no leader, they are shown without it.
+func (l *Log) reportNow(ctx context.Context, p string, t *tail) (*progress.Progress, error) {
+	if down := l.silent.Load(); down != 0 && time.Since(time.Unix(0, down)) < reportPause {
+		return nil, nil
+	}
+	bounded, cancel := context.WithTimeout(ctx, reportPatience)
+	defer cancel()
+	r, err := l.report(bounded, p, t)
+	switch {
+	case err == nil:
+		l.silent.Store(0)
+	case ctx.Err() != nil || errors.Is(err, progress.ErrUnavailable): // what is there makes no sense
+		return nil, err
+	default:
+		l.silent.Store(time.Now().UnixNano())
+	}
+	return r, nil
 }
 
 func setProgress(page *progress.Page, p *progress.Progress) {
