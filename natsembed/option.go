@@ -189,13 +189,13 @@ func (c *cluster) resolve() error {
 		return fmt.Errorf("the address %q: a port is needed, for the others to know", c.Addr)
 	}
 	if (c.User == "") != (c.Password == "") {
-		return errors.New("User and Password belong together")
+		return errors.New("the fields User and Password belong together")
 	}
 	if c.User == "" && !c.at.loopback() {
 		return fmt.Errorf("the address %q: beyond loopback anybody could join: User and Password are needed", c.Addr)
 	}
 	if len(c.Peers) == 0 {
-		return errors.New("Peers are needed: the addresses of the other servers")
+		return errors.New("the field Peers is needed: the addresses of the other servers")
 	}
 	for _, peer := range c.Peers {
 		at, err := parse(peer)

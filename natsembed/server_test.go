@@ -206,7 +206,7 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 		{opt: cluster(func(c *natsembed.Cluster) { c.Name = "" }), want: `the name ""`},
 		{opt: cluster(func(c *natsembed.Cluster) { c.Addr = "127.0.0.1:0" }), want: "a port is needed"},
 		{opt: cluster(func(c *natsembed.Cluster) { c.Addr = ":7001" }), want: "beyond loopback anybody could join"},
-		{opt: cluster(func(c *natsembed.Cluster) { c.Peers = nil }), want: "Peers are needed"},
+		{opt: cluster(func(c *natsembed.Cluster) { c.Peers = nil }), want: "the field Peers is needed"},
 		{opt: cluster(func(c *natsembed.Cluster) { c.Peers = []string{":7002"} }), want: `the peer ":7002"`},
 		{opt: cluster(func(c *natsembed.Cluster) { c.User = "u" }), want: "belong together"},
 	} {

@@ -1,6 +1,6 @@
 module github.com/pay-theory/streamer/v2/test/proxy
 
-go 1.26
+go 1.26.0
 
 require (
 	github.com/pay-theory/streamer/v2 v2.0.0
