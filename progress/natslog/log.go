@@ -70,7 +70,11 @@ var _ progress.Log = (*Log)(nil)
 // connection stays the caller's: it should reconnect for ever (nats.MaxReconnects(-1)), and be
 // closed after the log.
 func New(ctx context.Context, js jetstream.JetStream, opts ...Option) (*Log, error) {
-	l := &Log{cfg: newConfig(opts), nc: js.Conn(), js: js, reads: make(chan struct{}, maxReads), restore: make(chan struct{}, 1)}
+	c, err := newConfig(opts)
+	if err != nil {
+		return nil, fmt.Errorf("natslog: %w", err)
+	}
+	l := &Log{cfg: c, nc: js.Conn(), js: js, reads: make(chan struct{}, maxReads), restore: make(chan struct{}, 1)}
 	if err := l.open(ctx); err != nil {
 		return nil, fmt.Errorf("natslog: open: %w", err)
 	}

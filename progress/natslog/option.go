@@ -7,7 +7,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Option sets something of a Log. Invalid values make New panic.
+// Option sets something of a Log. New returns an error for invalid values.
 type Option func(*config)
 
 type config struct {
@@ -59,8 +59,8 @@ func WithMaxSealed(n int) Option { return func(c *config) { c.sealBytes = n } }
 // default: 32 MiB.
 func WithCache(n int) Option { return func(c *config) { c.cacheBytes = n } }
 
-// newConfig applies options and defaults, and panics on what makes no sense.
-func newConfig(opts []Option) config {
+// newConfig applies options and defaults, and returns an error for what makes no sense.
+func newConfig(opts []Option) (config, error) {
 	c := config{
 		prefix: "streamer", logStream: "STREAMER_LOG", progStream: "STREAMER_PROGRESS", replicas: 1,
 		storage: jetstream.FileStorage, maxBytes: -1, progressBytes: 64 << 20, sealBytes: 256 << 10, cacheBytes: 32 << 20,
@@ -72,21 +72,21 @@ func newConfig(opts []Option) config {
 	name := regexp.MustCompile(`^[A-Za-z0-9_-]{1,200}$`)
 	switch {
 	case !prefix.MatchString(c.prefix) || len(c.prefix) > 100:
-		panic(fmt.Sprintf("natslog: WithPrefix(%q): letters, digits, - and _ are needed, in tokens separated by dots", c.prefix))
+		return c, fmt.Errorf("WithPrefix(%q): letters, digits, - and _ are needed, in tokens separated by dots", c.prefix)
 	case !name.MatchString(c.logStream) || !name.MatchString(c.progStream) || c.logStream == c.progStream:
-		panic(fmt.Sprintf("natslog: WithStreams(%q, %q): two names of letters, digits, - and _ are needed", c.logStream, c.progStream))
+		return c, fmt.Errorf("WithStreams(%q, %q): two names of letters, digits, - and _ are needed", c.logStream, c.progStream)
 	case c.replicas < 1 || c.replicas > 5:
-		panic(fmt.Sprintf("natslog: WithReplicas(%d): 1 to 5 are possible", c.replicas))
+		return c, fmt.Errorf("WithReplicas(%d): 1 to 5 are possible", c.replicas)
 	case c.storage != jetstream.FileStorage && c.storage != jetstream.MemoryStorage:
-		panic(fmt.Sprintf("natslog: WithStorage(%d): there is no such storage", c.storage))
+		return c, fmt.Errorf("WithStorage(%d): there is no such storage", c.storage)
 	case c.maxBytes < 1 && c.maxBytes != -1:
-		panic(fmt.Sprintf("natslog: WithMaxBytes(%d): more than 0 is needed, or -1", c.maxBytes))
+		return c, fmt.Errorf("WithMaxBytes(%d): more than 0 is needed, or -1", c.maxBytes)
 	case c.progressBytes < 1:
-		panic(fmt.Sprintf("natslog: WithMaxProgressBytes(%d): more than 0 is needed", c.progressBytes))
+		return c, fmt.Errorf("WithMaxProgressBytes(%d): more than 0 is needed", c.progressBytes)
 	case c.sealBytes < 0:
-		panic(fmt.Sprintf("natslog: WithMaxSealed(%d): at least 0 is needed", c.sealBytes))
+		return c, fmt.Errorf("WithMaxSealed(%d): at least 0 is needed", c.sealBytes)
 	case c.cacheBytes < 64<<10:
-		panic(fmt.Sprintf("natslog: WithCache(%d): at least %d is needed", c.cacheBytes, 64<<10))
+		return c, fmt.Errorf("WithCache(%d): at least %d is needed", c.cacheBytes, 64<<10)
 	}
-	return c
+	return c, nil
 }

@@ -105,10 +105,15 @@ func (l *Log) read(ctx context.Context, p string, after uint64, limit int) (prog
 			}
 		}
 		last := *t
-		if last.report, err = l.reportNow(ctx, p, t); err != nil {
+		known := false
+		if last.report, known, err = l.reportNow(ctx, p, t); err != nil {
 			return progress.Page{}, err
 		}
-		setProgress(&page, last.newest())
+		if known || t.state.Ended() {
+			setProgress(&page, last.newest())
+		} else {
+			setProgress(&page, nil) // what came with a record may be older than what was shown
+		}
 		return page, nil
 	}
 	return progress.Page{}, fmt.Errorf("%w: %w", progress.ErrUnavailable, errAgain)
@@ -120,23 +125,24 @@ const (
 )
 
 // reportNow is report for a read of events, which do not depend on progress: while the progress
-// stream alone has no leader, they are shown without it.
-func (l *Log) reportNow(ctx context.Context, p string, t *tail) (*progress.Progress, error) {
+// stream alone has no leader, they are shown without it. known tells whether it was asked.
+func (l *Log) reportNow(ctx context.Context, p string, t *tail) (r *progress.Progress, known bool, err error) {
 	if down := l.silent.Load(); down != 0 && time.Since(time.Unix(0, down)) < reportPause {
-		return nil, nil
+		return nil, false, nil
 	}
 	bounded, cancel := context.WithTimeout(ctx, reportPatience)
 	defer cancel()
-	r, err := l.report(bounded, p, t)
+	r, err = l.report(bounded, p, t)
 	switch {
 	case err == nil:
 		l.silent.Store(0)
+		return r, true, nil
 	case ctx.Err() != nil || errors.Is(err, progress.ErrUnavailable): // what is there makes no sense
-		return nil, err
+		return nil, false, err
 	default:
 		l.silent.Store(time.Now().UnixNano())
+		return nil, false, nil
 	}
-	return r, nil
 }
 
 func setProgress(page *progress.Page, p *progress.Progress) {

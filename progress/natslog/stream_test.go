@@ -15,7 +15,7 @@ import (
 	"github.com/pay-theory/streamer/v2/progress/natslog"
 )
 
-func TestInvalidOptionsPanic(t *testing.T) {
+func TestInvalidOptionsAreErrors(t *testing.T) {
 	js := connect(t, natstest.Start(t, nil).URL())
 	for want, opt := range map[string]natslog.Option{
 		`natslog: WithPrefix("a b"): letters, digits, - and _ are needed, in tokens separated by dots`: natslog.WithPrefix("a b"),
@@ -29,7 +29,8 @@ func TestInvalidOptionsPanic(t *testing.T) {
 		"natslog: WithMaxSealed(-1): at least 0 is needed":                                             natslog.WithMaxSealed(-1),
 		"natslog: WithCache(100): at least 65536 is needed":                                            natslog.WithCache(100),
 	} {
-		require.PanicsWithValue(t, want, func() { _, _ = natslog.New(t.Context(), js, opt) })
+		_, err := natslog.New(t.Context(), js, opt)
+		require.EqualError(t, err, want)
 	}
 }
 
