@@ -3,6 +3,7 @@ package streamer_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -65,6 +66,16 @@ func TestScopeWithTooManyRequestsIsRefusedAloneAndToldSo(t *testing.T) {
 		s.end("r1")
 		synctest.Wait()
 		s.submit("x", "r3", ``)
+	})
+}
+
+func TestRequestWhoseTicketIsTooLargeShutsNobodyElseOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := serve(t, func(m *streamer.Mux) { m.Handle("x", returns(1)) }, streamer.WithQueue(memqueue.New(memqueue.WithMaxBytes(400))))
+		defer s.stop()
+		err := s.refused(alice, request("x", strings.Repeat("r", 128), ``))
+		require.Equal(t, streamer.ErrCodePayloadTooLarge, err.Code)
+		require.Equal(t, progress.Completed, s.ends("x", "r1", ``).Kind)
 	})
 }
 

@@ -214,11 +214,5 @@ func (a *attempt) ack(ctx context.Context) {
 	}
 }
 
-// retry hands the ticket back. When that fails it comes back when the lease ends.
-func (a *attempt) retry(ctx context.Context, delay time.Duration) {
-	ctx, cancel := a.queueContext(ctx, appendTimeout)
-	defer cancel()
-	if err := a.delivery.Retry(ctx, delay); err != nil {
-		a.log.Warn("ticket can't be handed back", "request_id", a.key.ID, "action", a.ticket.Action, "error", err)
-	}
-}
+// retry hands the ticket back.
+func (a *attempt) retry(ctx context.Context, delay time.Duration) { a.handBack(ctx, a.delivery, delay) }

@@ -40,9 +40,9 @@ type errPanic struct {
 
 func (e *errPanic) Error() string { return fmt.Sprintf("panic: %v", e.value) }
 
-// start calls f with the middleware around it. When f has returned, whoever waits for it or not,
-// returned runs before that shows, and after runs after it; both may be nil.
-func (m *Mux) start(ctx context.Context, f HandlerFunc, req *Request, p Reporter, returned, after func()) *call {
+// start calls f with the middleware around it. returned, if not nil, runs when f has returned,
+// whoever waits for it or not, and before that shows.
+func (m *Mux) start(ctx context.Context, f HandlerFunc, req *Request, p Reporter, returned func()) *call {
 	c := &call{out: make(chan outcome, 1)}
 	m.stats.running.Add(1)
 	m.life.spawn(func() {
@@ -60,9 +60,6 @@ func (m *Mux) start(ctx context.Context, f HandlerFunc, req *Request, p Reporter
 				returned()
 			}
 			c.out <- out
-			if after != nil {
-				after()
-			}
 		}()
 		result, err := m.wrap(f)(ctx, req, p)
 		var data json.RawMessage

@@ -68,11 +68,11 @@ func (c *crowd) leave(r *route, group string) {
 	}
 }
 
-// handBack returns a ticket without a free place.
-func (m *Mux) handBack(ctx context.Context, d queue.Delivery) {
+// handBack hands a ticket back. When that fails it comes back when the lease ends.
+func (m *Mux) handBack(ctx context.Context, d queue.Delivery, delay time.Duration) {
 	ctx, cancel := m.queueContext(ctx, appendTimeout)
 	defer cancel()
-	if err := d.Retry(ctx, busyDelay); err != nil {
+	if err := d.Retry(ctx, delay); err != nil {
 		t := d.Ticket()
 		m.log.Warn("ticket can't be handed back", "request_id", t.ID, "action", t.Action, "error", err)
 	}

@@ -24,13 +24,16 @@ type gate struct {
 	scopes map[string]time.Time // … of a scope
 }
 
-// shut takes note of an error of Enqueue.
+// shut takes note of an error of Enqueue, if it says that there was no room.
 func (g *gate) shut(scope string, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := time.Now()
-	if errors.Is(err, queue.ErrFull) {
+	switch {
+	case errors.Is(err, queue.ErrFull):
 		g.whole = now.Add(gateTime)
+		return
+	case !errors.Is(err, queue.ErrScopeFull):
 		return
 	}
 	if len(g.scopes) >= maxGates {
@@ -63,8 +66,8 @@ func (g *gate) check(scope string) error {
 	}
 }
 
-// noRoom reports whether a queue has refused a ticket, and is sure to have.
-func noRoom(err error) bool {
+// refuses reports whether a queue has refused a ticket, and is sure to have.
+func refuses(err error) bool {
 	return errors.Is(err, queue.ErrFull) || errors.Is(err, queue.ErrScopeFull) || errors.Is(err, queue.ErrTooLarge)
 }
 

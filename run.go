@@ -61,7 +61,10 @@ func (r *run) supervise(ctx context.Context) {
 	defer r.unwatch()
 	defer r.writer.close()
 	r.log.Debug("attempt started", "request_id", r.key.ID, "action", r.req.Action, "attempt", r.writer.attempt)
-	c := r.Mux.start(progress.NewContext(hctx, r.writer), r.route.queued, r.req, r.writer, func() { r.writer.stop(errOver) }, r.release)
+	c := r.Mux.start(progress.NewContext(hctx, r.writer), r.route.queued, r.req, r.writer, func() {
+		r.writer.stop(errOver)
+		r.release()
+	})
 	defer r.abandon(c)
 
 	lease := r.cfg.queue.Lease()

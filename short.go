@@ -79,7 +79,7 @@ func (s *submission) begin(ctx context.Context) *shortWork {
 	}
 	w := &shortWork{submission: s, limit: time.NewTimer(limit)}
 	w.ctx, w.cancel = context.WithCancelCause(ctx)
-	w.call = s.start(progress.NewContext(w.ctx, shortRun{}), s.route.short, s.req, progress.Discard, nil, nil)
+	w.call = s.start(progress.NewContext(w.ctx, shortRun{}), s.route.short, s.req, progress.Discard, nil)
 	return w
 }
 

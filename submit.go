@@ -174,7 +174,7 @@ func (s *submission) accept(ctx context.Context) (*Receipt, error) {
 	if receipt, err := s.append(ctx, rec); receipt != nil || err != nil {
 		return receipt, err
 	}
-	if err := s.enqueue(ctx); noRoom(err) {
+	if err := s.enqueue(ctx); refuses(err) {
 		s.gate.shut(s.key.Scope, err)
 		return s.withdraw(ctx, rec.State, err)
 	} else if err != nil {
@@ -236,7 +236,7 @@ func (s *submission) repeated(ctx context.Context, st progress.State) (*Receipt,
 	case st.Phase == progress.Accepted:
 		// Whoever accepted it may have died before it was enqueued. A ticket too many is dropped;
 		// where there is no room for one, its own is there, or the sweep makes up for it.
-		if err := s.enqueue(ctx); err != nil && !noRoom(err) {
+		if err := s.enqueue(ctx); err != nil && !refuses(err) {
 			return nil, s.storeError("enqueue a request", err)
 		}
 	case st.Ended() && st.Last == 1:

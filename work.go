@@ -116,7 +116,7 @@ func (m *Mux) receive(ctx, base context.Context) {
 				continue
 			}
 			refused++
-			m.life.spawn(func() { m.handBack(base, d); <-slots })
+			m.life.spawn(func() { m.handBack(base, d, busyDelay); <-slots })
 		}
 		if refused < len(deliveries) || err != nil {
 			crowded = 0

@@ -34,7 +34,10 @@ func newFloor() *floor {
 	return f
 }
 
-func (f *floor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (f *floor) ServeHTTP(w http.ResponseWriter, r *http.Request) { serveFloor(w, r, f.accept) }
+
+// serveFloor takes requests from a WebSocket, one after the other, until it ends.
+func serveFloor(w http.ResponseWriter, r *http.Request, accept func(j job, request []byte) error) {
 	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{"streamer.v1"}})
 	if err != nil {
 		return
@@ -55,14 +58,25 @@ func (f *floor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			conn.Close(websocket.StatusUnsupportedData, "not a request")
 			return
 		}
-		m := begin(nil, "acknowledgment", req.ID)
-		m = append(m, `,"epoch":"k3f9","seq":1,"status":"queued","message":"Request queued for async processing","duplicate":false`...)
-		m = append(stamp(m), '}')
-		if err := conn.Write(r.Context(), websocket.MessageText, m); err != nil {
+		if err := accept(job{req.ID, conn, r.Context()}, data); err != nil {
 			return
 		}
-		f.jobs <- job{req.ID, conn, r.Context()}
 	}
+}
+
+func (f *floor) accept(j job, _ []byte) error {
+	if err := j.acknowledge(); err != nil {
+		return err
+	}
+	f.jobs <- j
+	return nil
+}
+
+// acknowledge tells the client that its request is accepted.
+func (j job) acknowledge() error {
+	m := begin(nil, "acknowledgment", j.id)
+	m = append(m, `,"epoch":"k3f9","seq":1,"status":"queued","message":"Request queued for async processing","duplicate":false`...)
+	return j.conn.Write(j.ctx, websocket.MessageText, append(stamp(m), '}'))
 }
 
 func (f *floor) work() {

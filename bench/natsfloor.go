@@ -58,31 +58,7 @@ func newNATSFloor(ctx context.Context, js jetstream.JetStream) (_ *natsFloor, er
 	return f, nil
 }
 
-func (f *natsFloor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{"streamer.v1"}})
-	if err != nil {
-		return
-	}
-	defer conn.CloseNow()
-	for {
-		_, data, err := conn.Read(r.Context())
-		if err != nil {
-			return
-		}
-		var req struct {
-			ID     string `json:"id"`
-			Action string `json:"action"`
-		}
-		if err := json.Unmarshal(data, &req); err != nil || req.Action != "work" {
-			conn.Close(websocket.StatusUnsupportedData, "not a request")
-			return
-		}
-		if err := f.accept(job{req.ID, conn, r.Context()}, data); err != nil {
-			fmt.Fprintln(os.Stderr, "bench: floor:", err)
-			return
-		}
-	}
-}
+func (f *natsFloor) ServeHTTP(w http.ResponseWriter, r *http.Request) { serveFloor(w, r, f.accept) }
 
 func (f *natsFloor) accept(j job, request []byte) error {
 	ack, err := f.js.Publish(j.ctx, "floor.log."+j.id, request, jetstream.WithExpectLastSequencePerSubject(0))
@@ -97,9 +73,7 @@ func (f *natsFloor) accept(j job, request []byte) error {
 	if _, err := f.js.Publish(j.ctx, "floor.ticket", []byte(j.id)); err != nil {
 		return err
 	}
-	m := begin(nil, "acknowledgment", j.id)
-	m = append(m, `,"epoch":"k3f9","seq":1,"status":"queued","message":"Request queued for async processing","duplicate":false`...)
-	return j.conn.Write(j.ctx, websocket.MessageText, append(stamp(m), '}'))
+	return j.acknowledge()
 }
 
 func (f *natsFloor) work(ctx context.Context) {

@@ -86,7 +86,8 @@ type Log interface {
 	// ended it. With prev == "" the log must not exist. Else it stores nothing and returns a
 	// *ConflictError with the state that is there, or ErrNotFound when prev is not "" and there
 	// is no such log. When rec is the newest record already, it returns nil and stores nothing.
-	// It returns only when rec is as durable as the store makes it, and readable.
+	// It returns only when rec is as durable as the store makes it, and readable. A record that
+	// breaks the rules (see Record.Check) is not stored either.
 	Append(ctx context.Context, key Key, prev string, rec *Record) error
 
 	// SetProgress replaces the newest progress without adding an event. It must not disturb

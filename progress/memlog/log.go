@@ -110,11 +110,11 @@ func (l *Log) Append(ctx context.Context, key progress.Key, prev string, rec *pr
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := check(prev, rec); err != nil {
+	if err := rec.Check(prev); err != nil {
 		return fmt.Errorf("memlog: append: %w", err)
 	}
 	need := recordSize(key, rec)
-	if optional(prev, rec) && need > l.cfg.maxBytes {
+	if rec.Optional(prev) && need > l.cfg.maxBytes {
 		return fmt.Errorf("memlog: append: %w", progress.ErrTooLarge)
 	}
 	for {
@@ -137,56 +137,6 @@ func (l *Log) Append(ctx context.Context, key progress.Key, prev string, rec *pr
 		notify(c.watchers, rec.ID)
 		return nil
 	}
-}
-
-// check returns what is wrong with a record in itself.
-func check(prev string, rec *progress.Record) error {
-	n := len(rec.Events)
-	last := rec.State.Last - uint64(n) // before the record
-	if rec.ID == "" {
-		return fmt.Errorf("record has no ID")
-	}
-	if rec.State.Record != rec.ID {
-		return fmt.Errorf("record %s has a state of record %q", rec.ID, rec.State.Record)
-	}
-	if prev == "" && n == 0 {
-		return fmt.Errorf("record %s would start a log without an event", rec.ID)
-	}
-	if prev == "" && last != 0 {
-		return fmt.Errorf("record %s would start a log, has %d events and a state of event %d", rec.ID, n, rec.State.Last)
-	}
-	for i, e := range rec.Events {
-		switch {
-		case e.Seq != last+uint64(i)+1:
-			return fmt.Errorf("record %s has a state of event %d, and its event %d of %d is number %d", rec.ID, rec.State.Last, i+1, n, e.Seq)
-		case e.Record != rec.ID:
-			return fmt.Errorf("record %s: event %d says it is of record %q", rec.ID, e.Seq, e.Record)
-		case e.Kind.Ends() && i < n-1:
-			return fmt.Errorf("record %s: event %d is an end and not the last", rec.ID, e.Seq)
-		}
-	}
-	ends := n > 0 && rec.Events[n-1].Kind.Ends()
-	if ends != rec.State.Ended() {
-		return fmt.Errorf("record %s: its events and its state differ on whether the request has ended", rec.ID)
-	}
-	if ends != (rec.Retention > 0) || rec.Retention < 0 {
-		return fmt.Errorf("record %s has retention %v: it must be more than 0 exactly when the record ends the request", rec.ID, rec.Retention)
-	}
-	return nil
-}
-
-// optional reports whether a record is refused when the log is full: it starts a request or
-// adds outputs.
-func optional(prev string, rec *progress.Record) bool {
-	if prev == "" {
-		return true
-	}
-	for _, e := range rec.Events {
-		if e.Kind == progress.Output {
-			return true
-		}
-	}
-	return false
 }
 
 // change is what append did, or what it lacks the room for.
@@ -228,7 +178,7 @@ func (l *Log) append(key progress.Key, prev string, rec *progress.Record, need i
 			c.bytes -= progressSize(key, e.progress)
 		}
 	}
-	if !l.take(c.bytes, c.requests) && optional(prev, rec) {
+	if !l.take(c.bytes, c.requests) && rec.Optional(prev) {
 		l.give(c.bytes, c.requests)
 		c.short = true
 		return c, nil

@@ -27,7 +27,7 @@ func (l *Log) Append(ctx context.Context, key progress.Key, prev string, rec *pr
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := check(prev, rec); err != nil {
+	if err := rec.Check(prev); err != nil {
 		return fmt.Errorf("natslog: append: %w", err)
 	}
 	a := &appending{Log: l, key: key, path: path(key), prev: prev, rec: rec}
@@ -44,40 +44,6 @@ func (l *Log) Append(ctx context.Context, key progress.Key, prev string, rec *pr
 	default:
 		return fmt.Errorf("natslog: append: %w", translate(ctx, err))
 	}
-}
-
-// check returns what is wrong with a record in itself.
-func check(prev string, rec *progress.Record) error {
-	n := len(rec.Events)
-	last := rec.State.Last - uint64(n) // before the record
-	switch {
-	case rec.ID == "":
-		return errors.New("record has no ID")
-	case rec.State.Record != rec.ID:
-		return fmt.Errorf("record %s has a state of record %q", rec.ID, rec.State.Record)
-	case prev == "" && n == 0:
-		return fmt.Errorf("record %s would start a log without an event", rec.ID)
-	case prev == "" && last != 0:
-		return fmt.Errorf("record %s would start a log, has %d events and a state of event %d", rec.ID, n, rec.State.Last)
-	}
-	for i, e := range rec.Events {
-		switch {
-		case e.Seq != last+uint64(i)+1:
-			return fmt.Errorf("record %s has a state of event %d, and its event %d of %d is number %d", rec.ID, rec.State.Last, i+1, n, e.Seq)
-		case e.Record != rec.ID:
-			return fmt.Errorf("record %s: event %d says it is of record %q", rec.ID, e.Seq, e.Record)
-		case e.Kind.Ends() && i < n-1:
-			return fmt.Errorf("record %s: event %d is an end and not the last", rec.ID, e.Seq)
-		}
-	}
-	ends := n > 0 && rec.Events[n-1].Kind.Ends()
-	if ends != rec.State.Ended() {
-		return fmt.Errorf("record %s: its events and its state differ on whether the request has ended", rec.ID)
-	}
-	if ends != (rec.Retention > 0) || rec.Retention < 0 {
-		return fmt.Errorf("record %s has retention %v: it must be more than 0 exactly when the record ends the request", rec.ID, rec.Retention)
-	}
-	return nil
 }
 
 // appending is one call of Append.
@@ -227,7 +193,7 @@ func (a *appending) send(ctx context.Context, t *tail) error {
 	if n := msg.Size(); int64(n) > a.nc.MaxPayload() {
 		return fmt.Errorf("%w: its message has %d bytes, and the server takes %d", progress.ErrTooLarge, n, a.nc.MaxPayload())
 	}
-	if optional(a.prev, rec) {
+	if rec.Optional(a.prev) {
 		if err := a.admit(ctx, msg.Size()); err != nil {
 			return err
 		}

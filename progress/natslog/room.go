@@ -35,19 +35,6 @@ func (r *room) full(more int) bool {
 	return limit > 0 && r.used.Load()+int64(more) > limit-limit/reserve
 }
 
-// optional reports whether a record is refused when the stream is about to be full.
-func optional(prev string, rec *progress.Record) bool {
-	if prev == "" {
-		return true
-	}
-	for _, e := range rec.Events {
-		if e.Kind == progress.Output {
-			return true
-		}
-	}
-	return false
-}
-
 // admit returns progress.ErrFull for a message of so many bytes that would take what is kept
 // free. Before it does, it asks the server, though not all the time.
 func (l *Log) admit(ctx context.Context, bytes int) error {

@@ -24,7 +24,7 @@ import (
 
 // Queue is a queue.Queue on one work-queue stream. All methods are safe for concurrent use.
 //
-// Each lane has a subject of the stream and a durable consumer, made when a ticket is first
+// Each lane has its subjects in the stream and a durable consumer, made when a ticket is first
 // found on it. Receive asks for exactly the tickets that it may return, so none waits leased
 // for its turn; a lane is served in order, tickets that came back first. A stored ticket wakes
 // each waiting process; what is announced by nobody (a lapsed lease, a delay that has passed,
