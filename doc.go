@@ -43,5 +43,6 @@
 //   - [Error]: what clients see when it fails, and how to ask for another attempt
 //   - [Option], [HandleOption]: queue, log, limits, attempts, timeouts
 //   - [Mux.Submit], [Mux.Attach], [Mux.Cancel]: the same from Go code, without a transport
+//   - packages progress/natslog, queue/natsqueue and natsembed: durable on one machine or many
 //   - packages progress and queue: the contracts for adapters of other stores and brokers
 package streamer
