@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 )
 
@@ -38,6 +39,7 @@ type plan struct {
 	natsTCP    bool // over TCP too
 
 	limit    time.Duration // in all; where it gets short, less is measured. 0: none
+	only     string        // name of the one step to measure; "" for all
 	profiles string
 }
 
@@ -72,6 +74,7 @@ func main() {
 	}
 	quick := flag.Bool("quick", false, "measure briefly: less than 50 s in all")
 	asJSON := flag.Bool("json", false, "print one JSON object instead of the table")
+	only := flag.String("only", "", "measure the `step` of this name alone: round trips, round trips on NATS, fan-out, …")
 	profiles := flag.String("profiles", "", "write processor profiles of the servers to this `directory`")
 	flag.Parse()
 	if flag.NArg() > 0 {
@@ -82,7 +85,7 @@ func main() {
 	if *quick {
 		p = quickPlan()
 	}
-	p.profiles = *profiles
+	p.profiles, p.only = *profiles, *only
 	exit(run(p, *asJSON))
 }
 
@@ -111,6 +114,7 @@ func run(p plan, asJSON bool) error {
 // results are what was measured.
 type results struct {
 	plan      plan
+	measured  map[string]bool // steps, by name
 	roundtrip []pair
 	nats      natsRoundtrips
 	idle      float64 // bytes
@@ -123,16 +127,29 @@ type results struct {
 	submit    []pair
 }
 
+// Names of the steps.
+const (
+	stepRoundtrips = "round trips"
+	stepNATS       = "round trips on NATS"
+	stepIdle       = "idle connections"
+	stepResume     = "resume"
+	stepLongResume = "long resume"
+	stepReport     = "Report"
+	stepReconnect  = "reconnect"
+	stepStreams    = "idle streams"
+	stepFanout     = "fan-out"
+)
+
 func measure(p plan) (r results, err error) {
-	r.plan = p
+	r.plan, r.measured = p, make(map[string]bool)
 	begin := time.Now()
 	steps := []struct {
 		name string
 		do   func() error
 	}{
-		{"round trips", func() (err error) { r.roundtrip, r.submit, err = roundtrips(p); return }},
-		{"round trips on NATS", func() (err error) { r.nats, err = onNATS(p); return }},
-		{"idle connections", func() (err error) {
+		{stepRoundtrips, func() (err error) { r.roundtrip, r.submit, err = roundtrips(p); return }},
+		{stepNATS, func() (err error) { r.nats, err = onNATS(p); return }},
+		{stepIdle, func() (err error) {
 			if p.late(begin) {
 				r.plan.idle /= 2
 				fmt.Fprintf(os.Stderr, "bench: the machine is busy: %d idle connections, not %d\n", r.plan.idle, p.idle)
@@ -140,12 +157,12 @@ func measure(p plan) (r results, err error) {
 			r.idle, err = idle(r.plan.idle)
 			return
 		}},
-		{"resume", func() (err error) { r.resume, err = resumes(p.resumed, p.resumes); return }},
-		{"long resume", func() (err error) { r.long, err = resumeLong(p.long); return }},
-		{"Report", func() (err error) { r.report, err = reporting(p.reports); return }},
-		{"reconnect", func() (err error) { r.reconnect, err = reconnect(p.reconnect); return }},
-		{"idle streams", func() (err error) { r.streams, err = quietStreams(p.streams); return }},
-		{"fan-out", func() (err error) {
+		{stepResume, func() (err error) { r.resume, err = resumes(p.resumed, p.resumes); return }},
+		{stepLongResume, func() (err error) { r.long, err = resumeLong(p.long); return }},
+		{stepReport, func() (err error) { r.report, err = reporting(p.reports); return }},
+		{stepReconnect, func() (err error) { r.reconnect, err = reconnect(p.reconnect); return }},
+		{stepStreams, func() (err error) { r.streams, err = quietStreams(p.streams); return }},
+		{stepFanout, func() (err error) {
 			p := p
 			if p.limit > 0 && time.Since(begin) > p.limit*4/5 {
 				p.fans, p.bursts = p.fans/3, 1
@@ -156,11 +173,22 @@ func measure(p plan) (r results, err error) {
 		}},
 	}
 	for _, s := range steps {
+		if p.only != "" && p.only != s.name {
+			continue
+		}
+		r.measured[s.name] = true
 		start := time.Now()
 		if err := s.do(); err != nil {
 			return r, fmt.Errorf("%s: %w", s.name, err)
 		}
 		fmt.Fprintf(os.Stderr, "bench: %s: %.1f s\n", s.name, time.Since(start).Seconds())
+	}
+	if len(r.measured) == 0 {
+		var names []string
+		for _, s := range steps {
+			names = append(names, s.name)
+		}
+		return r, fmt.Errorf("there is no step %q to measure, only: %s", p.only, strings.Join(names, ", "))
 	}
 	return r, nil
 }

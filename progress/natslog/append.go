@@ -175,7 +175,7 @@ func (a *appending) send(ctx context.Context, t *tail) error {
 			next.whole, next.header.first, next.events = true, 1, append(older[:len(older):len(older)], rec.Events...)
 		}
 	}
-	data, err := encode(a.key, a.path, next.state, next.progress, next.events, next.size)
+	data, err := encode(a.key, a.path, &next.state, next.progress, next.events, next.size)
 	if err != nil {
 		a.misfit = true
 		return fmt.Errorf("record %s can't be encoded: %w", rec.ID, err)
@@ -198,12 +198,17 @@ func (a *appending) send(ctx context.Context, t *tail) error {
 			return err
 		}
 	}
+	if a.prev == "" && !next.state.Ended() {
+		a.expect(a.path)
+	}
 	withdraw := a.tails.announce(a.path, *next)
+	asked := time.Now()
 	seq, err := a.logs.publish(ctx, msg)
 	withdraw()
 	if err != nil {
 		return err
 	}
+	a.feed.confirm(a.path, asked)
 	a.room.used.Add(int64(msg.Size()))
 	next.seq, next.time = seq, a.clock.now()
 	a.stored(next)

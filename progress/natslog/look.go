@@ -47,7 +47,9 @@ func (l *Log) keep() {
 		timer.Reset(l.feed.wait())
 		select {
 		case <-timer.C:
-			l.lookAt(l.feed.due(lookBatch, l.clock.now()))
+			list, unwatched := l.feed.due(lookBatch, l.clock.now())
+			drop(unwatched...)
+			l.lookAt(list)
 		case <-l.feed.sooner:
 		case <-refresh.C:
 			l.refresh()
@@ -83,18 +85,22 @@ func (f *feed) wait() time.Duration {
 	return max(0, time.Until(f.looks[0].due))
 }
 
-// due returns logs that are to be looked at now, and says when they are next.
-func (f *feed) due(limit int, store time.Time) []string {
+// due returns logs that are to be looked at now, and says when they are next. It forgets what
+// nobody came to watch, and returns the subscriptions of that.
+func (f *feed) due(limit int, store time.Time) (list []string, unwatched []*nats.Subscription) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := time.Now()
-	var list []string
 	for len(list) < limit && len(f.looks) > 0 && !f.looks[0].due.After(now) {
 		w := f.looks[0]
+		if w.expected {
+			unwatched = append(unwatched, f.remove(w))
+			continue
+		}
 		list = append(list, w.path)
 		f.plan(w, now, store)
 	}
-	return list
+	return list, unwatched
 }
 
 // plan sets when a watch is looked at next. The lock is held.
@@ -150,10 +156,14 @@ func (l *Log) lookAt(list []string) {
 	for i, p := range list {
 		subjects[i] = l.subjects.ofLog(p)
 	}
+	asked := time.Now()
 	found, err := l.lastOf(l.ctx, &l.logs, subjects)
 	if err != nil {
 		l.feed.again(list)
 		return
+	}
+	for _, p := range list {
+		l.feed.confirm(p, asked)
 	}
 	attempts := make(map[string]string) // paths by the subject of their newest attempt
 	for i, p := range list {
@@ -199,6 +209,7 @@ func (l *Log) looked(p string, m *message) (attempt int) {
 	h, err := parseHeader(m.header)
 	if err != nil {
 		l.foreign.Add(1)
+		l.feed.notify(p, "") // who reads it is told why it can't be
 		return 0
 	}
 	if h.retention > 0 && store.Sub(m.time) >= h.retention {

@@ -151,18 +151,6 @@ type wireProgress struct {
 	metadata json.RawMessage
 }
 
-func toWireEvent(e *progress.Event) wireEvent {
-	w := wireEvent{
-		Seq: e.Seq, Kind: e.Kind, Record: e.Record, Attempt: e.Attempt, Time: e.Time, Index: e.Index, Success: e.Success,
-		Short: e.Short, Error: copyFailure(e.Error), Reason: e.Reason, Delay: e.Delay, data: e.Data,
-	}
-	if e.Request != nil {
-		r := *e.Request
-		w.Request = &r
-	}
-	return w
-}
-
 func (w *wireEvent) event() *progress.Event {
 	return &progress.Event{
 		Seq: w.Seq, Kind: w.Kind, Record: w.Record, Attempt: w.Attempt, Time: w.Time, Request: w.Request, Index: w.Index,
@@ -170,27 +158,11 @@ func (w *wireEvent) event() *progress.Event {
 	}
 }
 
-func toWireProgress(p *progress.Progress) *wireProgress {
-	if p == nil {
-		return nil
-	}
-	return &wireProgress{Attempt: p.Attempt, Rev: p.Rev, Beat: p.Beat, Percentage: p.Percentage, Message: p.Message, Time: p.Time, metadata: p.Metadata}
-}
-
 func (w *wireProgress) progress() *progress.Progress {
 	if w == nil {
 		return nil
 	}
 	return &progress.Progress{Attempt: w.Attempt, Rev: w.Rev, Beat: w.Beat, Percentage: w.Percentage, Message: w.Message, Metadata: w.metadata, Time: w.Time}
-}
-
-// copyFailure returns a copy whose raw value can be taken out.
-func copyFailure(f *progress.Failure) *progress.Failure {
-	if f == nil {
-		return nil
-	}
-	c := *f
-	return &c
 }
 
 // raws visits what is stored byte for byte.
@@ -216,46 +188,6 @@ func eventRaws(list []wireEvent, visit func(*json.RawMessage)) {
 			visit(&e.Error.Details)
 		}
 	}
-}
-
-// encode returns the body of a message with the given events.
-func encode(key progress.Key, p string, st progress.State, pr *progress.Progress, list []*progress.Event, bytes int64) ([]byte, error) {
-	b := &body{Bytes: bytes, State: st, Progress: toWireProgress(pr), Events: make([]wireEvent, len(list))}
-	b.State.Error = copyFailure(st.Error)
-	for i, e := range list {
-		b.Events[i] = toWireEvent(e)
-	}
-	if _, ok := keyOf(p); !ok {
-		b.Key = &wireKey{Scope: []byte(key.Scope), ID: []byte(key.ID)}
-	}
-	var raw rawWriter
-	b.raws(raw.take)
-	b.Raws = raw.lengths
-	return raw.finish(b)
-}
-
-// rawWriter takes raw values out of what is encoded as JSON.
-type rawWriter struct {
-	lengths []int
-	bytes   []byte
-}
-
-func (w *rawWriter) take(r *json.RawMessage) {
-	if *r == nil {
-		w.lengths = append(w.lengths, -1)
-		return
-	}
-	w.lengths = append(w.lengths, len(*r))
-	w.bytes = append(w.bytes, *r...)
-	*r = nil
-}
-
-func (w *rawWriter) finish(v any) ([]byte, error) {
-	line, err := json.Marshal(v)
-	if err != nil {
-		return nil, err
-	}
-	return append(append(line, '\n'), w.bytes...), nil
 }
 
 // rawReader puts raw values back.
@@ -385,17 +317,6 @@ func parseBeat(nh nats.Header) (beat, error) {
 		return beat{}, fmt.Errorf("its header %s is malformed: %.100q", headerName, nh.Get(headerName))
 	}
 	return beat{record: f[1], epoch: f[2], attempt: attempt, beat: n, rev: rev}, nil
-}
-
-// encodeProgress returns the body of a progress message.
-func encodeProgress(p *progress.Progress) ([]byte, error) {
-	w := toWireProgress(p)
-	var raw rawWriter
-	raw.take(&w.metadata)
-	return raw.finish(struct {
-		*wireProgress
-		Raws []int `json:"raws"`
-	}{w, raw.lengths})
 }
 
 func decodeProgress(data []byte) (*progress.Progress, error) {

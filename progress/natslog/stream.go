@@ -35,7 +35,7 @@ func (c *config) logConfig() jetstream.StreamConfig {
 		AllowDirect: true,
 		AllowRollup: true,
 		AllowMsgTTL: true,
-		RePublish:   &jetstream.RePublish{Source: c.prefix + ".log.*.*", Destination: c.prefix + ".live.{{wildcard(1)}}.{{wildcard(2)}}" + liveRecord},
+		RePublish:   &jetstream.RePublish{Source: c.prefix + ".log.*.*", Destination: c.prefix + ".live.{{wildcard(1)}}.{{wildcard(2)}}"},
 	}
 }
 
@@ -53,7 +53,7 @@ func (c *config) progressConfig() jetstream.StreamConfig {
 		MaxAge:            progressAge,
 		MaxMsgsPerSubject: 1,
 		AllowDirect:       true,
-		RePublish:         &jetstream.RePublish{Source: c.prefix + ".progress.*.*.*", Destination: c.prefix + ".live.{{wildcard(1)}}.{{wildcard(2)}}" + liveProgress},
+		RePublish:         &jetstream.RePublish{Source: c.prefix + ".progress.*.*.*", Destination: c.prefix + ".live.{{wildcard(1)}}.{{wildcard(2)}}"},
 	}
 }
 

@@ -98,14 +98,8 @@ func keyOf(p string) (progress.Key, bool) {
 //
 //	<prefix>.log.<scope>.<id>                 stored: the records of a log
 //	<prefix>.progress.<scope>.<id>.<attempt>  stored: the newest progress of an attempt
-//	<prefix>.live.<scope>.<id>.e              core NATS: a record that was stored
-//	<prefix>.live.<scope>.<id>.p              core NATS: a progress that was stored
+//	<prefix>.live.<scope>.<id>                core NATS: a record or a progress that was stored
 type subjects struct{ log, progress, live string }
-
-const (
-	liveRecord   = ".e"
-	liveProgress = ".p"
-)
 
 func newSubjects(prefix string) subjects {
 	return subjects{log: prefix + ".log.", progress: prefix + ".progress.", live: prefix + ".live."}
@@ -117,8 +111,9 @@ func (s *subjects) ofProgress(p string, attempt int) string {
 	return s.progress + p + "." + strconv.Itoa(attempt)
 }
 
-// ofLive is what a watcher subscribes to: records and progress.
-func (s *subjects) ofLive(p string) string { return s.live + p + ".*" }
+// ofLive is what a watcher subscribes to. It has no wildcard: those are dear for a server with
+// subscriptions that come and go.
+func (s *subjects) ofLive(p string) string { return s.live + p }
 
 // pathOf returns the path within a log's subject.
 func (s *subjects) pathOf(subject string) (string, bool) {

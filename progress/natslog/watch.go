@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,6 +21,8 @@ const (
 	channelRoom  = 1024
 	firstLook    = 500 * time.Millisecond // after which a watch is looked at first: in a cluster, interest spreads while it begins
 	quietLook    = 20 * time.Second       // after which it is looked at again
+	expectation  = time.Second            // how long a log is subscribed to that this process has begun, and nobody watches yet
+	maxExpected  = 1024                   // logs that are subscribed to so at most
 	reconnectMax = time.Second            // looks after a reconnect are spread over this
 )
 
@@ -35,12 +36,13 @@ type feed struct {
 	quiet    time.Duration // quietLook
 	sooner   chan struct{} // there may be something to do earlier than keep thinks
 
-	mu     sync.Mutex
-	paths  map[string]*watch
-	looks  lookHeap // the same, by when they are looked at
-	next   int      // channel
-	closed bool
-	heard  time.Time // since when nothing is known to be lost
+	mu       sync.Mutex
+	paths    map[string]*watch
+	looks    lookHeap // the same, by when they are looked at
+	expected int      // those of them that nobody has watched yet
+	next     int      // channel
+	closed   bool
+	heard    time.Time // since when nothing is known to be lost
 }
 
 // watch is a watched log.
@@ -53,8 +55,10 @@ type watch struct {
 
 	// The feed's lock guards what follows.
 	watchers []*watcher // replaced, never changed
-	since    time.Time  // when it was subscribed to; zero before
+	expected bool       // nobody has watched it yet
+	made     time.Time  // when it was subscribed to; zero before
 	begun    time.Time  // the same by the store's clock
+	since    time.Time  // after that, what the server stores is heard of; zero where that is not known
 	record   string     // newest record that watchers know, as a token; "" for none
 	beat     beat       // newest progress that watchers know
 	expiry   time.Time  // when the log is gone, by the store's clock; zero while that is open
@@ -117,7 +121,7 @@ func (l *Log) Watch(ctx context.Context, key progress.Key, notify func(record st
 		}
 	}
 	if first {
-		l.subscribe(ctx, w)
+		l.subscribe(w)
 	}
 	select {
 	case <-w.ready:
@@ -132,18 +136,20 @@ func (l *Log) Watch(ctx context.Context, key progress.Key, notify func(record st
 	return stop, nil
 }
 
-// subscribe makes a watch ready: after it, no change is missed.
-func (l *Log) subscribe(ctx context.Context, w *watch) {
-	defer close(w.ready)
-	ctx, cancel := bounded(ctx)
-	defer cancel()
-	sub, err := l.nc.ChanSubscribe(l.subjects.ofLive(w.path), l.feed.channels[w.channel])
-	if err == nil {
-		if err = l.nc.FlushWithContext(ctx); err != nil {
-			err = errors.Join(err, sub.Unsubscribe())
-			sub = nil
-		}
+// expect subscribes to a log that this process is about to begin: most often somebody is about
+// to watch it, and a worker to read it, and what is heard of from its first record on need not
+// be asked for.
+func (l *Log) expect(p string) {
+	if w := l.feed.expect(p); w != nil {
+		l.subscribe(w)
 	}
+}
+
+// subscribe makes a watch ready. The server is not waited for: what it stores before it has
+// the subscription is found by the first look, and until it is known to have it, reads ask it.
+func (l *Log) subscribe(w *watch) {
+	defer close(w.ready)
+	sub, err := l.nc.ChanSubscribe(l.subjects.ofLive(w.path), l.feed.channels[w.channel])
 	if unused := l.feed.subscribed(w, sub, err, l.clock.now()); unused != nil {
 		w.err = errors.Join(errors.New("the log is closed, or nobody watches any more"), unused.Unsubscribe())
 		return
@@ -160,13 +166,41 @@ func (f *feed) join(p string, wr *watcher) (w *watch, first bool, err error) {
 	}
 	w = f.paths[p]
 	if w == nil {
-		w = &watch{path: p, channel: f.next, ready: make(chan struct{}), place: -1}
-		f.next = (f.next + 1) % channels
-		f.paths[p] = w
+		w = f.add(p)
 		first = true
 	}
 	w.watchers = append(slices.Clip(w.watchers), wr)
+	if w.expected {
+		w.expected = false
+		f.expected--
+		if w.place >= 0 {
+			w.due = w.made.Add(f.first)
+			heap.Fix(&f.looks, w.place)
+		}
+	}
 	return w, first, nil
+}
+
+// add makes a watch. The lock is held.
+func (f *feed) add(p string) *watch {
+	w := &watch{path: p, channel: f.next, ready: make(chan struct{}), place: -1}
+	f.next = (f.next + 1) % channels
+	f.paths[p] = w
+	return w
+}
+
+// expect makes a watch without a watcher, and returns nil where that is not needed, or there
+// are too many.
+func (f *feed) expect(p string) *watch {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed || f.paths[p] != nil || f.expected >= maxExpected {
+		return nil
+	}
+	w := f.add(p)
+	w.expected = true
+	f.expected++
+	return w
 }
 
 // subscribed ends the first watcher's subscribing. It returns a subscription that is not
@@ -176,18 +210,38 @@ func (f *feed) subscribed(w *watch, sub *nats.Subscription, err error, now time.
 	defer f.mu.Unlock()
 	if err != nil {
 		w.err = err
-		if f.paths[w.path] == w {
-			delete(f.paths, w.path) // who comes next tries again
-		}
+		f.remove(w) // who comes next tries again
 		return nil
 	}
 	if f.paths[w.path] != w || f.closed {
 		return sub
 	}
-	w.sub, w.since, w.begun = sub, time.Now(), now
-	w.due = w.since.Add(f.first)
+	w.sub, w.made, w.begun = sub, time.Now(), now
+	w.due = w.made.Add(f.first)
+	if w.expected {
+		w.due = w.made.Add(expectation)
+	}
 	heap.Push(&f.looks, w)
 	return nil
+}
+
+// remove forgets a watch, and returns its subscription, nil where it has none. The lock is
+// held.
+func (f *feed) remove(w *watch) *nats.Subscription {
+	if f.paths[w.path] != w {
+		return nil
+	}
+	delete(f.paths, w.path)
+	if w.expected {
+		w.expected = false
+		f.expected--
+	}
+	if w.place >= 0 {
+		heap.Remove(&f.looks, w.place)
+	}
+	sub := w.sub
+	w.sub = nil
+	return sub
 }
 
 // leave removes a watcher, and with the last one the subscription.
@@ -201,24 +255,27 @@ func (f *feed) leave(w *watch, wr *watcher) {
 	}
 	w.watchers = list
 	var sub *nats.Subscription
-	if len(list) == 0 && f.paths[w.path] == w {
-		delete(f.paths, w.path)
-		if w.place >= 0 {
-			heap.Remove(&f.looks, w.place)
-		}
-		sub, w.sub = w.sub, nil
+	if len(list) == 0 {
+		sub = f.remove(w)
 	}
 	f.mu.Unlock()
-	if sub != nil {
-		// It fails when the connection is closed: then the server has dropped it already.
-		_ = sub.Unsubscribe()
+	drop(sub)
+}
+
+// drop ends subscriptions, of which those that are nil are none.
+func drop(subs ...*nats.Subscription) {
+	for _, s := range subs {
+		if s != nil {
+			// It fails when the connection is closed: then the server has dropped it already.
+			_ = s.Unsubscribe()
+		}
 	}
 }
 
 func (f *feed) size() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return len(f.paths)
+	return len(f.paths) - f.expected
 }
 
 // close ends all subscriptions.
@@ -232,7 +289,7 @@ func (f *feed) close() error {
 		}
 	}
 	clear(f.paths)
-	f.looks = nil
+	f.looks, f.expected = nil, 0
 	f.mu.Unlock()
 	var errs []error
 	for _, s := range subs {
@@ -241,6 +298,17 @@ func (f *feed) close() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// confirm takes note that the server did something for the log that it was asked for at a
+// time. If that was after it was subscribed to, the server has the subscription, since it
+// handles in order what comes over a connection.
+func (f *feed) confirm(p string, asked time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if w := f.paths[p]; w != nil && w.since.IsZero() && !w.made.IsZero() && asked.After(w.made) {
+		w.since = asked
+	}
 }
 
 // since reports whether all that was stored of a log after a time was heard of.
@@ -262,125 +330,6 @@ func (f *feed) lost(concerns func(*watch) bool) {
 		}
 	}
 	heap.Init(&f.looks)
-}
-
-// live handles a message that was republished: a record or a progress that is stored now.
-func (l *Log) live(m *nats.Msg) {
-	rest, ok := strings.CutPrefix(m.Subject, l.feed.live)
-	if !ok || len(rest) < len(liveRecord) {
-		return
-	}
-	p, kind := rest[:len(rest)-len(liveRecord)], rest[len(rest)-len(liveRecord):]
-	var err error
-	switch kind {
-	case liveRecord:
-		err = l.liveRecord(p, m)
-	case liveProgress:
-		err = l.liveProgress(p, m)
-	}
-	if err != nil {
-		l.foreign.Add(1)
-		l.feed.notify(p, "")
-	}
-}
-
-func (l *Log) liveRecord(p string, nm *nats.Msg) error {
-	m, err := stored(nm)
-	if err != nil {
-		return err
-	}
-	known, _ := l.tails.get(p)
-	t := l.tails.announced(p, m)
-	if t == nil {
-		if t, err = l.decode(m, known); err != nil {
-			return err
-		}
-	}
-	l.tails.put(p, true, func(now *tail) *tail {
-		switch {
-		case now == nil:
-		case now.seq == t.seq:
-			return now
-		case now.seq > t.seq:
-			return nil // the store is not the one it was, or the network confused the order
-		case now.seq == m.before:
-			t.follow(now)
-		}
-		return t
-	})
-	l.expires(p, t)
-	l.feed.notifyRecord(p, t.record)
-	return nil
-}
-
-func (l *Log) liveProgress(p string, nm *nats.Msg) error {
-	head, err := parseBeat(nm.Header)
-	if err != nil {
-		return err
-	}
-	if t, _ := l.tails.get(p); t == nil || t.report == nil || t.report.Beat != head.beat || t.report.Rev != head.rev || t.attempt != head.attempt {
-		r, err := decodeProgress(nm.Data)
-		if err != nil {
-			return err
-		}
-		l.tails.reported(p, head, r, time.Now(), true)
-	}
-	l.feed.notifyBeat(p, head)
-	return nil
-}
-
-// notify tells a log's watchers of a change.
-func (f *feed) notify(p, record string) {
-	f.mu.Lock()
-	var list []*watcher
-	if w := f.paths[p]; w != nil {
-		list = w.watchers
-	}
-	f.mu.Unlock()
-	tell(list, record)
-}
-
-// notifyRecord tells a log's watchers of a record, given as a token, unless they know.
-func (f *feed) notifyRecord(p, record string) {
-	f.mu.Lock()
-	var list []*watcher
-	if w := f.paths[p]; w != nil && w.record != record {
-		w.record = record
-		list = w.watchers
-	}
-	f.mu.Unlock()
-	if len(list) > 0 {
-		id, _ := untoken(record)
-		tell(list, id)
-	}
-}
-
-// notifyBeat tells a log's watchers of a progress, unless they know.
-func (f *feed) notifyBeat(p string, head beat) {
-	f.mu.Lock()
-	var list []*watcher
-	if w := f.paths[p]; w != nil && !w.beat.same(head) {
-		w.beat = head
-		list = w.watchers
-	}
-	f.mu.Unlock()
-	if len(list) > 0 {
-		id, _ := untoken(head.record)
-		tell(list, id)
-	}
-}
-
-func (b *beat) same(o beat) bool {
-	return b.epoch == o.epoch && b.attempt == o.attempt && b.beat == o.beat && b.rev == o.rev
-}
-
-// tell calls watchers. No lock may be held.
-func tell(list []*watcher, record string) {
-	for _, w := range list {
-		if f := w.notify.Load(); f != nil {
-			(*f)(record)
-		}
-	}
 }
 
 // lookHeap is a heap of watches by when they are looked at.

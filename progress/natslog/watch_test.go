@@ -241,23 +241,43 @@ func TestWatchesOfOneLogShareASubscription(t *testing.T) {
 	require.Equal(t, before, l.js.Conn().NumSubscriptions())
 }
 
-func TestAWatchThatCannotBeginLeavesNothing(t *testing.T) {
+func TestAWatchThatBeginsWithoutAServerIsToldWhenItIsBack(t *testing.T) {
 	srv := natstest.Start(t, nil)
 	l := newLog(t, srv.URL())
 	srv.Stop()
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	_, err := l.Watch(ctx, key("r"), func(string) {})
-	require.Error(t, err)
-	require.Zero(t, l.Stats().Watched)
+	var told atomic.Int64
+	stop, err := l.Watch(t.Context(), key("r"), func(string) { told.Add(1) })
+	require.NoError(t, err)
 	srv.Restart(t)
-	eventually(t, func() bool {
-		stop, err := l.Watch(t.Context(), key("r"), func(string) {})
-		if err == nil {
-			stop()
-		}
-		return err == nil
-	}, "it begins when the server is back")
+	other := newLog(t, srv.URL())
+	other.start("r")
+	eventually(t, func() bool { return told.Load() > 0 }, "the subscription is made again, or the log is looked at")
+	stop()
+	require.Zero(t, l.Stats().Watched)
+}
+
+func TestALogThatThisProcessBeganIsReadFromMemoryUntilNobodyCameToWatch(t *testing.T) {
+	l := newLog(t, natstest.Start(t, nil).URL())
+	before := l.js.Conn().NumSubscriptions()
+	state := l.start("r")
+	asked := l.js.Conn().Stats().OutMsgs
+	page, err := l.Read(t.Context(), key("r"), 0, 10)
+	require.NoError(t, err)
+	require.Equal(t, state, page.State)
+	stop, err := l.Watch(t.Context(), key("r"), func(string) {})
+	require.NoError(t, err)
+	page, err = l.Read(t.Context(), key("r"), 0, 10)
+	require.NoError(t, err)
+	require.Len(t, page.Events, 2)
+	require.Equal(t, asked, l.js.Conn().Stats().OutMsgs, "no read has asked the server")
+	require.Equal(t, 1, l.Stats().Watched)
+	stop()
+	require.Equal(t, before, l.js.Conn().NumSubscriptions())
+
+	l.start("unwatched")
+	require.Zero(t, l.Stats().Watched)
+	require.Equal(t, before+1, l.js.Conn().NumSubscriptions())
+	eventually(t, func() bool { return l.js.Conn().NumSubscriptions() == before }, "the subscription nobody needed is dropped")
 }
 
 func TestACloseEndsWatches(t *testing.T) {
