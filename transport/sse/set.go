@@ -74,9 +74,9 @@ func (f *followed) notice() {
 func (s *set) attach(cursors []wire.Cursor) (told []*wire.Outbound, err error) {
 	refused := 0
 	for _, at := range cursors {
-		f, failed := s.join(at)
+		m, failed := s.join(at)
 		if failed == nil {
-			told = append(told, f.begin(at))
+			told = append(told, m)
 			continue
 		}
 		s.refuse(at)
@@ -92,24 +92,26 @@ func (s *set) attach(cursors []wire.Cursor) (told []*wire.Outbound, err error) {
 	return told, nil
 }
 
-func (s *set) join(at wire.Cursor) (*followed, error) {
+// join follows a request from where its log can be shown, and returns what is told of that.
+func (s *set) join(at wire.Cursor) (*wire.Outbound, error) {
 	viewer, err := s.c.h.router.Attach(s.c.context(), s.c.who, at.ID)
 	if err != nil {
 		return nil, err
 	}
-	return s.add(at.ID, viewer, view.Cursor{After: at.After})
-}
-
-// begin sets the cursor to where the log can be shown from, and returns what is told of that.
-func (f *followed) begin(at wire.Cursor) *wire.Outbound {
-	page := f.viewer.Page()
-	m, from, gap := view.Attach(&page, at)
-	if gap {
-		f.set.c.h.stats.gaps.Add(1)
+	page, err := view.Page(s.c.context(), viewer, at)
+	if err != nil {
+		return nil, err
 	}
-	f.cursor = from
+	m, from, gap := view.Attach(&page, at)
+	f, err := s.add(at.ID, viewer, from)
+	if err != nil {
+		return nil, err
+	}
+	if gap {
+		s.c.h.stats.gaps.Add(1)
+	}
 	f.over = !gap && page.State.Ended() && at.After >= page.State.Last
-	return m
+	return m, nil
 }
 
 // stop ends the following of all.

@@ -107,7 +107,11 @@ func (c *conn) attach(cursor wire.Cursor, ref string) {
 		c.fail(cursor.ID, ref, err)
 		return
 	}
-	page := viewer.Page()
+	page, err := view.Page(c.h.ctx, viewer, cursor)
+	if err != nil {
+		c.fail(cursor.ID, ref, err)
+		return
+	}
 	reply, from, gap := view.Attach(&page, cursor)
 	reply.Ref = ref
 	if gap {
@@ -134,7 +138,8 @@ func (c *conn) follow(a *attachment, reply *wire.Outbound, ref string) {
 		a.refs = append(a.refs, ref)
 	}
 	c.mu.Lock()
-	if c.dead {
+	if c.dead || c.closing {
+		// No reply is sent any more, and events without it would make no sense.
 		c.mu.Unlock()
 		stop()
 		return

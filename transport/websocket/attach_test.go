@@ -346,6 +346,39 @@ func (l failingLog) Read(ctx context.Context, key progress.Key, after uint64, li
 	return l.Log.Read(ctx, key, after, limit)
 }
 
+// behindLog reads from the beginning of logs as they once were.
+type behindLog struct {
+	progress.Log
+	then *atomic.Pointer[progress.Page]
+}
+
+func (l behindLog) Read(ctx context.Context, key progress.Key, after uint64, limit int) (progress.Page, error) {
+	if page := l.then.Load(); page != nil && after == 0 {
+		return *page, nil
+	}
+	return l.Log.Read(ctx, key, after, limit)
+}
+
+func TestACursorThatAnotherGatewayGaveIsNotCalledAheadByOneThatIsBehind(t *testing.T) {
+	t.Parallel()
+	var then atomic.Pointer[progress.Page]
+	s := setup{log: func(l progress.Log) progress.Log { return behindLog{l, &then} }}.start(t)
+	p := s.hello()
+	p.send(`{"type":"request","id":"r1","action":"long"}`)
+	p.expect("acknowledgment", "r1")
+	w := s.worker("r1").Start().Output(`1`)
+	page, err := s.log.Read(t.Context(), progress.Key{Scope: "/", ID: "r1"}, 0, 1)
+	require.NoError(t, err)
+	then.Store(&page)
+	w.Output(`2`)
+	p = s.hello()
+	p.send(`{"type":"attach","id":"r1","after":4}`)
+	require.EqualValues(t, 4, p.expect("attached", "r1").Last)
+	w.Output(`3`)
+	require.EqualValues(t, 5, p.expect("output", "r1").Seq)
+	require.Zero(t, s.handler.Stats().Gaps)
+}
+
 func TestViewersGoOnAfterAStoreThatWasDownForAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var down atomic.Bool

@@ -11,6 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pay-theory/streamer/v2"
+	"github.com/pay-theory/streamer/v2/internal/wire"
+	"github.com/pay-theory/streamer/v2/progress"
 	"github.com/pay-theory/streamer/v2/transport"
 	"github.com/pay-theory/streamer/v2/transport/internal/pipes"
 )
@@ -39,6 +41,63 @@ func TestDrainingTellsClientsToMoveAndTakesNothingNew(t *testing.T) {
 	s.worker("r1").Start().Complete(`1`)
 	p.expect("status", "r1")
 	p.expect("complete", "r1")
+}
+
+// gatedLog holds up reads of request a and watches of request b.
+type gatedLog struct {
+	progress.Log
+	read, watch chan struct{} // nil: open
+}
+
+func (l *gatedLog) Read(ctx context.Context, key progress.Key, after uint64, limit int) (progress.Page, error) {
+	if key.ID == "a" && l.read != nil {
+		<-l.read
+	}
+	return l.Log.Read(ctx, key, after, limit)
+}
+
+func (l *gatedLog) Watch(ctx context.Context, key progress.Key, notify func(string)) (func(), error) {
+	if key.ID == "b" && l.watch != nil {
+		<-l.watch
+	}
+	return l.Log.Watch(ctx, key, notify)
+}
+
+func TestARequestThatIsAttachedWhileTheConnectionClosesIsNotShown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate := &gatedLog{}
+		s := setup{listener: pipes.Listen(), log: func(l progress.Log) progress.Log {
+			gate.Log = l
+			return gate
+		}}.start(t)
+		p := s.hello()
+		for _, id := range []string{"a", "b"} {
+			p.send(`{"type":"request","id":"` + id + `","action":"long"}`)
+			p.expect("acknowledgment", id)
+		}
+		p = s.hello()
+		p.send(`{"type":"attach","id":"a","after":1}`)
+		p.expect("attached", "a")
+		synctest.Wait()
+		read, watch := make(chan struct{}), make(chan struct{})
+		gate.read, gate.watch = read, watch
+		s.worker("a").Start()
+		p.send(`{"type":"attach","id":"b"}`)
+		synctest.Wait()
+		go s.handler.Shutdown(t.Context())
+		synctest.Wait()
+		time.Sleep(500 * time.Millisecond) // the connection closes, once a is shown
+		close(watch)
+		synctest.Wait()
+		close(read)
+		var told []string
+		for message, err := p.read(); err == nil; message, err = p.read() {
+			m, err := wire.DecodeOutbound([]byte(message))
+			require.NoError(t, err)
+			told = append(told, m.Type+" "+m.RequestID)
+		}
+		require.ElementsMatch(t, []string{"goaway ", "status a"}, told)
+	})
 }
 
 func TestReconnectsAreSpread(t *testing.T) {

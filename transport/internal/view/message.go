@@ -1,6 +1,8 @@
 package view
 
 import (
+	"context"
+
 	"github.com/pay-theory/streamer/v2"
 	"github.com/pay-theory/streamer/v2/internal/wire"
 	"github.com/pay-theory/streamer/v2/progress"
@@ -16,6 +18,19 @@ func Acknowledgment(receipt *streamer.Receipt) *wire.Outbound {
 		Type: wire.TypeAcknowledgment, RequestID: receipt.ID, Epoch: receipt.State.Epoch, Seq: 1,
 		Status: receipt.State.Phase.Status(), Message: message, Duplicate: receipt.Duplicate, Timestamp: receipt.State.Created,
 	}
+}
+
+// Page returns what a viewer has attached to. A client may have seen more than that: a log may
+// be known by memory, and that be a moment behind what another gateway has shown. Then it is
+// read from where the client is.
+func Page(ctx context.Context, v *streamer.Viewer, at wire.Cursor) (progress.Page, error) {
+	page := v.Page()
+	if at.After <= page.State.Last {
+		return page, nil
+	}
+	now, err := v.Read(ctx, at.After, 1)
+	now.Oldest = max(now.Oldest, page.Oldest)
+	return now, err
 }
 
 // Attach returns what a client is told first of a request that it follows, and from where it
