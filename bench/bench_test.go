@@ -21,6 +21,7 @@ func tinyPlan() plan {
 		rounds: 1, clients: []int{1, 8}, fill: 100, warm: 20 * time.Millisecond, span: 100 * time.Millisecond,
 		idle: 100, resumed: 100, resumes: 1, long: 2000, reports: 1, reconnect: 100,
 		streams: 100, viewers: []int{5, 20}, deliveries: 100, fans: 2, bursts: 1, callers: []int{1, 8}, submits: 1, calling: 100 * time.Millisecond, natsRounds: 1, natsTCP: true,
+		watched: 100, ticks: 100, stored: 1000,
 	}
 }
 

@@ -33,12 +33,17 @@ const (
 
 	roleNATSFloor   = "nats-floor"
 	roleNATSProduct = "nats-product"
-	roleNATSServer  = "nats-server" // a NATS server for the two, at its addr
+	roleNATSServer  = "nats-server"  // a NATS server for the two, at its addr
+	roleNATSGateway = "nats-gateway" // the product without a worker
+	roleNATSWorker  = "nats-worker"  // the product with room for thousands of running handlers
 )
 
-// natsVariable says where the NATS server is that the process uses. Without it the process has
-// one of its own.
-const natsVariable = "STREAMER_BENCH_NATS"
+// Variables of the processes that need NATS.
+const (
+	natsVariable = "STREAMER_BENCH_NATS" // where the server is; without it the process has one of its own
+	dirVariable  = "STREAMER_BENCH_DIR"  // where that one stores; without it in a directory that is removed
+	syncVariable = "STREAMER_BENCH_SYNC" // set: that one syncs each write
+)
 
 // child is the harness's end of a server process.
 type child struct {
@@ -81,6 +86,14 @@ func (c *child) close() error {
 	return c.cmd.Wait()
 }
 
+// kill ends the process as a crash does.
+func (c *child) kill() error {
+	err := c.cmd.Process.Kill()
+	c.rpc.Close()
+	c.cmd.Wait() //nolint:errcheck // it says that the process was killed
+	return err
+}
+
 // hello is a client's first message to the server.
 func (c *child) hello() string {
 	if c.role == roleFloor || c.role == roleNATSFloor {
@@ -111,6 +124,12 @@ func (c *child) settle() (resident int64, err error) {
 	return resident, err
 }
 
+// live returns what the process has allocated and needs still, with its stacks, in bytes.
+func (c *child) live() (bytes int64, err error) {
+	err = c.rpc.Call("Control.Live", none{}, &bytes)
+	return bytes, err
+}
+
 // peak returns the most that was resident since the last settle or mark, in bytes.
 func (c *child) peak() (resident int64, err error) {
 	err = c.rpc.Call("Control.Peak", none{}, &resident)
@@ -134,6 +153,9 @@ func (c *child) finished(n int) (id string, err error) {
 	err = c.rpc.Call("Control.Finished", n, &id)
 	return id, err
 }
+
+// stuff makes n requests that end at once.
+func (c *child) stuff(n int) error { return c.rpc.Call("Control.Stuff", n, &none{}) }
 
 // hold makes n requests, held-0 and so on, that are quiet after their first output.
 func (c *child) hold(n int) error { return c.rpc.Call("Control.Hold", n, &none{}) }
@@ -187,7 +209,7 @@ func serve(role string) error {
 		mux.Handle("/ws", c.product.sockets)
 		mux.Handle("/", c.product.http)
 		go c.product.run(ctx)
-	case roleNATSFloor, roleNATSProduct, roleNATSServer:
+	case roleNATSFloor, roleNATSProduct, roleNATSServer, roleNATSGateway, roleNATSWorker:
 		stop, err := c.serveNATS(ctx, role, mux)
 		if err != nil {
 			return err
@@ -246,6 +268,16 @@ func (c *Control) Settle(_ none, resident *int64) error {
 	return c.Mark(none{}, resident)
 }
 
+// Live collects garbage and tells what is left.
+func (c *Control) Live(_ none, bytes *int64) error {
+	runtime.GC()
+	runtime.GC() // what pools held is garbage only after the second
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	*bytes = int64(m.HeapAlloc + m.StackInuse)
+	return nil
+}
+
 // Mark begins a new peak.
 func (c *Control) Mark(_ none, resident *int64) (err error) {
 	if err := os.WriteFile("/proc/self/clear_refs", []byte("5"), 0); err != nil {
@@ -287,6 +319,9 @@ func (c *Control) Finished(n int, id *string) (err error) {
 	*id, err = c.product.finished(n)
 	return err
 }
+
+// Stuff makes n requests that end at once.
+func (c *Control) Stuff(n int, _ *none) error { return c.product.stuff(n) }
 
 // Hold makes n requests that are held, and waits until they are quiet.
 func (c *Control) Hold(n int, _ *none) error {

@@ -36,7 +36,12 @@ type plan struct {
 	calling    time.Duration // in each, after half as long to warm up
 
 	natsRounds int  // interleaved rounds of the round trip on NATS
-	natsTCP    bool // over TCP too
+	natsTCP    bool // over TCP too, and with each write synced
+
+	watched int           // requests on NATS, each with a viewer; 0: none
+	quiet   time.Duration // how long they are, before memory is looked at
+	ticks   int           // outputs on NATS whose way to a viewer is timed
+	stored  int           // finished requests on NATS; 0: none
 
 	limit    time.Duration // in all; where it gets short, less is measured. 0: none
 	only     string        // name of the one step to measure; "" for all
@@ -54,6 +59,7 @@ func fullPlan() plan {
 		idle: 10_000, resumed: 1000, resumes: 21, long: 99_997, reports: 5, reconnect: 5000,
 		streams: 10_000, viewers: []int{100, 500}, deliveries: 5000, fans: 30, bursts: 7, callers: []int{1, 64},
 		submits: 5, calling: time.Second, natsRounds: 5, natsTCP: true,
+		watched: 10_000, quiet: time.Minute, ticks: 2000, stored: 1_000_000,
 	}
 }
 
@@ -63,7 +69,7 @@ func quickPlan() plan {
 	p.warm, p.span = 100*time.Millisecond, 250*time.Millisecond
 	p.resumes, p.long, p.reports = 5, 0, 1
 	p.streams, p.viewers, p.fans, p.bursts, p.submits, p.calling = 2000, []int{500}, 15, 2, 1, 200*time.Millisecond
-	p.natsRounds, p.natsTCP = 3, false
+	p.natsRounds, p.natsTCP, p.watched, p.stored = 3, false, 0, 0
 	p.limit = 50 * time.Second
 	return p
 }
@@ -117,6 +123,8 @@ type results struct {
 	measured  map[string]bool // steps, by name
 	roundtrip []pair
 	nats      natsRoundtrips
+	fleet     natsFleet
+	stored    natsStored
 	idle      float64 // bytes
 	resume    time.Duration
 	long      longResume
@@ -131,6 +139,8 @@ type results struct {
 const (
 	stepRoundtrips = "round trips"
 	stepNATS       = "round trips on NATS"
+	stepFleet      = "viewers on NATS"
+	stepStored     = "many requests on NATS"
 	stepIdle       = "idle connections"
 	stepResume     = "resume"
 	stepLongResume = "long resume"
@@ -149,6 +159,18 @@ func measure(p plan) (r results, err error) {
 	}{
 		{stepRoundtrips, func() (err error) { r.roundtrip, r.submit, err = roundtrips(p); return }},
 		{stepNATS, func() (err error) { r.nats, err = onNATS(p); return }},
+		{stepFleet, func() (err error) {
+			if p.watched > 0 {
+				r.fleet, err = onFleet(p)
+			}
+			return
+		}},
+		{stepStored, func() (err error) {
+			if p.stored > 0 {
+				r.stored, err = onStored(p)
+			}
+			return
+		}},
 		{stepIdle, func() (err error) {
 			if p.late(begin) {
 				r.plan.idle /= 2

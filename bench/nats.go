@@ -18,6 +18,7 @@ import (
 // natsRoundtrips is the round trip with durable requests.
 type natsRoundtrips struct {
 	embedded, tcp []pair
+	synced        []pair // embedded, each write synced to the disk
 }
 
 // onNATS measures requests under load whose logs and tickets are on JetStream: in the process,
@@ -31,7 +32,11 @@ func onNATS(p plan) (r natsRoundtrips, err error) {
 		return r, err
 	}
 	defer server.close()
-	r.tcp, err = durable(p, natsVariable+"="+server.addr)
+	if r.tcp, err = durable(p, natsVariable+"="+server.addr); err != nil {
+		return r, err
+	}
+	p.clients, p.natsRounds, p.profiles = p.clients[:2], 1+p.natsRounds/2, ""
+	r.synced, err = durable(p, syncVariable+"=always")
 	return r, err
 }
 
@@ -87,9 +92,26 @@ func (c *Control) serveNATS(ctx context.Context, role string, mux *http.ServeMux
 		return stop, err
 	}
 	closers = append(closers, queue.Close)
-	c.product = newProductOn(streamer.WithLog(log), streamer.WithQueue(queue))
+	opts := []streamer.Option{streamer.WithLog(log), streamer.WithQueue(queue)}
+	if role == roleNATSWorker {
+		opts = append(opts, streamer.WithConcurrency(1<<16))
+	}
+	c.product = newProductOn(opts...)
 	mux.Handle("/ws", c.product.sockets)
-	go c.product.run(ctx)
+	if role == roleNATSGateway {
+		return stop, nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c.product.run(ctx)
+	}()
+	closers = append(closers, func() error {
+		cancel()
+		<-done
+		return nil
+	})
 	return stop, nil
 }
 
@@ -102,12 +124,18 @@ func (c *Control) connect(ctx context.Context, role string, closers *[]func() er
 		*closers = append(*closers, func() error { nc.Close(); return nil })
 		return jetstream.New(nc)
 	}
-	dir, err := os.MkdirTemp("", "streamer-bench-")
-	if err != nil {
-		return nil, err
+	dir := os.Getenv(dirVariable)
+	if dir == "" {
+		var err error
+		if dir, err = os.MkdirTemp("", "streamer-bench-"); err != nil {
+			return nil, err
+		}
+		*closers = append(*closers, func() error { return os.RemoveAll(dir) })
 	}
-	*closers = append(*closers, func() error { return os.RemoveAll(dir) })
 	var opts []natsembed.Option
+	if os.Getenv(syncVariable) != "" {
+		opts = append(opts, natsembed.WithSyncAlways())
+	}
 	if role == roleNATSServer {
 		opts = append(opts, natsembed.WithListen("127.0.0.1:0"))
 	}

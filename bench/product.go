@@ -46,12 +46,14 @@ func newProductOn(opts ...streamer.Option) *product {
 	p := &product{router: streamer.NewRouter(append(opts, streamer.WithLogger(logger))...), held: newHeld(), emits: make(chan int)}
 	p.router.Handle("work", streamer.HandlerFunc(work))
 	p.router.Handle("count", streamer.HandlerFunc(count))
+	p.router.Handle("tick", streamer.HandlerFunc(tick))
 	p.router.Handle("report", streamer.HandlerFunc(report))
 	p.router.Handle("hold", streamer.HandlerFunc(p.held.handle))
 	p.router.Handle("fan", streamer.HandlerFunc(p.spread))
 	p.router.Handle(actionShort, streamer.HandlerFunc(add), streamer.WithEstimate(time.Millisecond))
 	p.router.Handle(actionLong, streamer.HandlerFunc(add))
 	shared := []transport.Option{
+		transport.WithPongTimeout(time.Hour), // a client that is parked answers no ping
 		transport.WithLogger(logger), transport.WithLimits(transport.Limits{MessageRate: 1e6, MessageBurst: 1e6}),
 	}
 	p.sockets = websocket.NewHandler(p.router, shared...)
@@ -78,6 +80,28 @@ func count(ctx context.Context, req *streamer.Request, _ streamer.Reporter) (*st
 		return nil, streamer.NewError(streamer.ErrCodeValidation, "the payload is the number of outputs")
 	}
 	return emit(ctx, n)
+}
+
+// tick makes as many outputs as the payload says, one every two milliseconds, each with the
+// time at which it is made.
+func tick(ctx context.Context, req *streamer.Request, _ streamer.Reporter) (*streamer.Result, error) {
+	var n int
+	if err := json.Unmarshal(req.Payload, &n); err != nil {
+		return nil, streamer.NewError(streamer.ErrCodeValidation, "the payload is the number of outputs")
+	}
+	ticker := time.NewTicker(2 * time.Millisecond)
+	defer ticker.Stop()
+	for range n {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		if err := streamer.Output(ctx, map[string]int64{"at": time.Now().UnixNano()}); err != nil {
+			return nil, err
+		}
+	}
+	return &streamer.Result{Success: true, Data: total{n}}, nil
 }
 
 func emit(ctx context.Context, n int) (*streamer.Result, error) {
@@ -123,12 +147,20 @@ func (p *product) fan() error {
 
 // hold makes n requests that have their first output and wait for the harness.
 func (p *product) hold(n int) error {
-	for i := range n {
-		if err := p.started(&streamer.Request{ID: fmt.Sprint("held-", i), Action: "hold"}, progress.Output); err != nil {
-			return err
-		}
-	}
-	return nil
+	return limited(n, func(i int) error {
+		return p.started(&streamer.Request{ID: fmt.Sprint("held-", i), Action: "hold"}, progress.Output)
+	})
+}
+
+// stuff makes n requests that end at once.
+func (p *product) stuff(n int) error {
+	payload := json.RawMessage(`{"format":"csv","month":"2026-03","columns":["row","name","status"]}`)
+	return limited(n, func(i int) error {
+		_, err := p.router.Submit(context.Background(), streamer.Identity{}, &streamer.Request{
+			ID: fmt.Sprint("stuffed-", i), Action: actionShort, Payload: payload,
+		})
+		return err
+	})
 }
 
 // started submits a request and waits for its first event of a kind.

@@ -94,6 +94,8 @@ func (r *results) print(out io.Writer) error {
 	trips("Round trip", r.roundtrip)
 	trips("Round trip on NATS, embedded", r.nats.embedded)
 	trips("Round trip on NATS, over TCP", r.nats.tcp)
+	trips("Round trip on NATS, embedded, each write synced", r.nats.synced)
+	trips(fmt.Sprintf("The same with %d finished requests in the store of the product; the floor is the product without them", r.plan.stored), r.stored.trips)
 	r.printFanout(line)
 	r.printSubmit(line)
 	r.printBudgets(line)
@@ -163,6 +165,18 @@ func (r *results) printBudgets(line printer) {
 	}
 	for _, p := range r.nats.embedded {
 		row(fmt.Sprintf("requests per second on NATS ÷ floor, clients: %d", p.clients), "", p.ratio, "≥", 0.7)
+	}
+	if r.fleet.perViewer > 0 {
+		row("an output on NATS from handler to client, median (no budget)", " ms", milliseconds(r.fleet.p50), "≤", math.Inf(1))
+		row("the same, 99 of 100 (no budget)", " ms", milliseconds(r.fleet.p99), "≤", math.Inf(1))
+		row(fmt.Sprintf("live for each of %d viewers of as many requests on NATS, above the connection", r.plan.watched), " KB", r.fleet.perViewer/1000, "≤", 2)
+	}
+	for _, p := range r.stored.trips {
+		row(fmt.Sprintf("p99 of a request beside %d finished ones ÷ without them, clients: %d", r.plan.stored, p.clients), "", float64(p.product.p99)/float64(p.floor.p99), "≤", 1.5)
+	}
+	if r.stored.back > 0 {
+		row(fmt.Sprintf("memory that they take (all of the process: %v MB)", round3(float64(r.stored.resident)/1e6)), " MB", float64(r.stored.extra)/1e6, "≤", math.Inf(1))
+		row("first answer of the process that starts with them after kill -9", " s", r.stored.back.Seconds(), "≤", 10)
 	}
 	if r.measured[stepIdle] {
 		row(fmt.Sprintf("resident per idle WebSocket connection, of %d", r.plan.idle), " KB", r.idle/1000, "≤", 12)

@@ -105,12 +105,13 @@ type Log interface {
 	// ErrUnavailable.
 	Read(ctx context.Context, key Key, after uint64, limit int) (Page, error)
 
-	// Watch calls notify after every change of the log: an append, a new progress, its
-	// removal. record is the ID of the newest record then, "" where that is not known. Changes
-	// may share a call, and calls may come late, without a change, or from several goroutines
-	// at once; but after the last change that Watch's return precedes there is a call. notify
-	// must return at once and must not call the Log. The log need not exist. stop ends the
-	// calls, though one that is under way may still come; it may be called twice.
+	// Watch calls notify after every change of the log: an append, a new progress (not one that
+	// differs in its Beat alone), its removal. record is the ID of the newest record then, ""
+	// where that is not known. Changes may share a call, and calls may come late, without a
+	// change, or from several goroutines at once; but after the last change that Watch's return
+	// precedes there is a call. notify must return at once and must not call the Log. The log
+	// need not exist. stop ends the calls, though one that is under way may still come; it may
+	// be called twice.
 	Watch(ctx context.Context, key Key, notify func(record string)) (stop func(), err error)
 
 	// Open yields the requests that have not ended and whose log and progress have not

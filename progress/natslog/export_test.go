@@ -16,6 +16,10 @@ var (
 // before Watch.
 func (l *Log) Looks(first, quiet time.Duration) { l.feed.first, l.feed.quiet = first, quiet }
 
+// Patient has events wait for their progress however slow the machine is. It must be called
+// before Read.
+func (l *Log) Patient() { l.patience = patience }
+
 // Lose drops the notifications that drop says so of, as core NATS may. It must be called
 // before Watch.
 func (l *Log) Lose(drop func(*nats.Msg) bool) {

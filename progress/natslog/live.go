@@ -32,7 +32,7 @@ func (l *Log) liveRecord(p string, nm *nats.Msg) error {
 	if err != nil {
 		return err
 	}
-	known, _ := l.tails.get(p)
+	known := l.tails.peek(p)
 	t := l.tails.announced(p, m)
 	if t == nil {
 		if t, err = l.decode(m, known); err != nil {
@@ -61,7 +61,7 @@ func (l *Log) liveProgress(p string, nm *nats.Msg) error {
 	if err != nil {
 		return err
 	}
-	if t, _ := l.tails.get(p); t == nil || t.report == nil || t.report.Beat != head.beat || t.report.Rev != head.rev || t.attempt != head.attempt {
+	if t := l.tails.peek(p); t == nil || t.report == nil || t.report.Beat != head.beat || t.report.Rev != head.rev || t.attempt != head.attempt {
 		r, err := decodeProgress(nm.Data)
 		if err != nil {
 			return err
@@ -113,8 +113,9 @@ func (f *feed) notifyBeat(p string, head beat) {
 	}
 }
 
+// same reports whether two are the same to viewers, who see no signs of life.
 func (b *beat) same(o beat) bool {
-	return b.epoch == o.epoch && b.attempt == o.attempt && b.beat == o.beat && b.rev == o.rev
+	return b.epoch == o.epoch && b.attempt == o.attempt && b.rev == o.rev
 }
 
 // tell calls watchers. No lock may be held.

@@ -52,10 +52,11 @@ type Log struct {
 	scan     scan
 	room     room
 
-	reads   chan struct{}
-	restore chan struct{} // held while missing streams are made again
-	foreign atomic.Uint64
-	silent  atomic.Int64 // when progress could not be read last, as Unix time in nanoseconds; 0: it could since
+	reads    chan struct{}
+	restore  chan struct{} // held while missing streams are made again
+	foreign  atomic.Uint64
+	patience time.Duration // how long events wait for the progress that is shown with them
+	silent   atomic.Int64  // when progress could not be read last, as Unix time in nanoseconds; 0: it could since
 
 	link   link
 	ctx    context.Context // of the goroutines
@@ -74,7 +75,7 @@ func New(ctx context.Context, js jetstream.JetStream, opts ...Option) (*Log, err
 	if err != nil {
 		return nil, fmt.Errorf("natslog: %w", err)
 	}
-	l := &Log{cfg: c, nc: js.Conn(), js: js, reads: make(chan struct{}, maxReads), restore: make(chan struct{}, 1)}
+	l := &Log{cfg: c, nc: js.Conn(), js: js, patience: reportPatience, reads: make(chan struct{}, maxReads), restore: make(chan struct{}, 1)}
 	if err := l.open(ctx); err != nil {
 		return nil, fmt.Errorf("natslog: open: %w", err)
 	}

@@ -31,6 +31,7 @@ func open(t testing.TB, js jetstream.JetStream, opts ...natslog.Option) *natslog
 	t.Helper()
 	l, err := natslog.New(t.Context(), js, opts...)
 	require.NoError(t, err)
+	l.Patient()
 	t.Cleanup(func() { require.NoError(t, l.Close()) })
 	return l
 }

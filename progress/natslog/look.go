@@ -15,7 +15,8 @@ const (
 	lookBatch   = 64      // watched logs that are looked at with one request
 	lookBytes   = 1 << 20 // about what one such request is answered with
 	infoRefresh = 15 * time.Second
-	reading     = time.Second // how old a record is that a reader has surely seen
+	reading     = time.Second      // how old a record is that a reader has surely seen
+	unused      = 30 * time.Second // after which what is kept of a log in memory is given up
 )
 
 // mind follows what becomes of the connection, until the Log is closed.
@@ -53,6 +54,7 @@ func (l *Log) keep() {
 		case <-l.feed.sooner:
 		case <-refresh.C:
 			l.refresh()
+			l.tails.trim(time.Now().Add(-unused))
 		case <-l.ctx.Done():
 			return
 		}
@@ -216,7 +218,7 @@ func (l *Log) looked(p string, m *message) (attempt int) {
 		l.feed.gone(p)
 		return 0
 	}
-	if t, _ := l.tails.get(p); t != nil && t.seq > m.seq && l.logs.replicated.Load() {
+	if t := l.tails.peek(p); t != nil && t.seq > m.seq && l.logs.replicated.Load() {
 		return 0 // a server that lags has answered
 	}
 	l.expires(p, &tail{header: h, time: m.time})
@@ -229,11 +231,11 @@ func (l *Log) looked(p string, m *message) (attempt int) {
 	return h.attempt
 }
 
-// gone tells watchers who know a record of a log that there is none any more.
+// gone tells watchers that there is no log any more, if there was one.
 func (f *feed) gone(p string) {
 	f.mu.Lock()
 	var list []*watcher
-	if w := f.paths[p]; w != nil && w.record != "" {
+	if w := f.paths[p]; w != nil && (w.record != "" || !w.expiry.IsZero()) {
 		w.record, w.expiry = "", time.Time{}
 		list = w.watchers
 	}

@@ -55,8 +55,8 @@ func WithMaxProgressBytes(n int64) Option { return func(c *config) { c.progressB
 // never more than half of what the server takes as one message.
 func WithMaxSealed(n int) Option { return func(c *config) { c.sealBytes = n } }
 
-// WithCache bounds, in bytes, what is kept of logs that were used last. At least 64 KiB;
-// default: 32 MiB.
+// WithCache bounds, in bytes, what is kept of logs that were used in the last half minute. At
+// least 64 KiB; default: 32 MiB.
 func WithCache(n int) Option { return func(c *config) { c.cacheBytes = n } }
 
 // newConfig applies options and defaults, and returns an error for what makes no sense.

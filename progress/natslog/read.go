@@ -120,8 +120,8 @@ func (l *Log) read(ctx context.Context, p string, after uint64, limit int) (prog
 }
 
 const (
-	reportPatience = 500 * time.Millisecond // how long events wait for the progress that is shown with them
-	reportPause    = time.Second            // until it is asked for again when it did not come
+	reportPatience = 500 * time.Millisecond // Log.patience
+	reportPause    = time.Second            // until progress is asked for again when it did not come
 )
 
 // reportNow is report for a read of events, which do not depend on progress: while the progress
@@ -130,7 +130,7 @@ func (l *Log) reportNow(ctx context.Context, p string, t *tail) (r *progress.Pro
 	if down := l.silent.Load(); down != 0 && time.Since(time.Unix(0, down)) < reportPause {
 		return nil, false, nil
 	}
-	bounded, cancel := context.WithTimeout(ctx, reportPatience)
+	bounded, cancel := context.WithTimeout(ctx, l.patience)
 	defer cancel()
 	r, err = l.report(bounded, p, t)
 	switch {

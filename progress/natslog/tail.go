@@ -179,6 +179,7 @@ type entry struct {
 	path  string
 	tail  *tail
 	fresh time.Time // when it was last heard from as it was stored
+	used  time.Time // when it was last asked for
 }
 
 // entryBytes is what an entry takes beside its tail.
@@ -198,7 +199,28 @@ func (c *tails) get(p string) (*tail, time.Time) {
 	}
 	c.used.MoveToFront(el)
 	e := el.Value.(*entry)
+	e.used = time.Now()
 	return e.tail, e.fresh
+}
+
+// peek is get for who brings news. It does not count as use: a request may be heard of as long
+// as it runs though nobody reads it.
+func (c *tails) peek(p string) *tail {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if el := c.paths[p]; el != nil {
+		return el.Value.(*entry).tail
+	}
+	return nil
+}
+
+// trim forgets what was not used since a time.
+func (c *tails) trim(since time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for el := c.used.Back(); el != nil && el.Value.(*entry).used.Before(since); el = c.used.Back() {
+		c.remove(el)
+	}
 }
 
 // size returns how many tails there are, and how many bytes they hold.
@@ -226,11 +248,10 @@ func (c *tails) put(p string, fresh bool, change func(old *tail) *tail) *tail {
 	case t == nil:
 		return nil
 	case el == nil:
-		el = c.used.PushFront(&entry{path: p})
+		el = c.used.PushFront(&entry{path: p, used: time.Now()})
 		c.paths[p] = el
 		c.bytes += entryBytes + 2*len(p)
 	default:
-		c.used.MoveToFront(el)
 		c.bytes -= old.memory
 	}
 	e := el.Value.(*entry)
@@ -242,8 +263,12 @@ func (c *tails) put(p string, fresh bool, change func(old *tail) *tail) *tail {
 	if fresh {
 		e.fresh = time.Now()
 	}
-	for c.bytes > c.limit && c.used.Back() != el {
-		c.remove(c.used.Back())
+	for c.bytes > c.limit && c.used.Len() > 1 {
+		oldest := c.used.Back()
+		if oldest == el {
+			oldest = el.Prev()
+		}
+		c.remove(oldest)
 	}
 	return t
 }

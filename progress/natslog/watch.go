@@ -18,7 +18,7 @@ import (
 
 const (
 	channels     = 4
-	channelRoom  = 1024
+	channelRoom  = 4096
 	firstLook    = 500 * time.Millisecond // after which a watch is looked at first: in a cluster, interest spreads while it begins
 	quietLook    = 20 * time.Second       // after which it is looked at again
 	expectation  = time.Second            // how long a log is subscribed to that this process has begun, and nobody watches yet

@@ -99,6 +99,7 @@ func TestLostNotificationsAreMadeUpFor(t *testing.T) {
 			stop, err := l.Watch(t.Context(), key(name), func(record string) { last <- record })
 			require.NoError(t, err)
 			defer stop()
+			require.NoError(t, l.js.Conn().Flush(), "the server has the subscription")
 			v := l.view(t.Context(), name)
 			state := writer.start(name)
 			for range 27 {
