@@ -25,6 +25,7 @@ type attempt struct {
 	key      progress.Key
 	ticket   queue.Ticket
 	delivery queue.Delivery
+	dead     string    // why the broker gave the ticket up; "" if it has not
 	leased   time.Time // since when the lease lasts
 	release  func()    // frees the slot and its places
 	route    *route
@@ -35,6 +36,9 @@ func (m *Mux) work(ctx context.Context, d queue.Delivery, release func()) {
 	t := d.Ticket()
 	a := &attempt{
 		Mux: m, key: progress.Key{Scope: t.Scope, ID: t.ID}, ticket: t, delivery: d, leased: time.Now(), release: release,
+	}
+	if d, ok := d.(queue.Dead); ok {
+		a.dead = d.Dead()
 	}
 	for range maxRaces {
 		if a.look(ctx) {
@@ -62,6 +66,13 @@ func (a *attempt) look(ctx context.Context) bool {
 		a.drop(ctx, "another ticket is for this request")
 	case st.Phase == progress.Canceling:
 		return a.finish(ctx, st, &progress.Event{Kind: progress.Canceled, Error: canceled(st.Reason)})
+	case early > 0:
+		// Its worker holds the lease still, so this is a second delivery by a queue that can't
+		// help it. Clocks that differ only make this a little earlier or later.
+		a.retry(ctx, early)
+	case a.dead != "":
+		a.log.Error("the queue has given a ticket up", "request_id", a.key.ID, "action", st.Action, "attempt", st.Attempt, "reason", a.dead)
+		return a.finish(ctx, st, a.failed(lastError(st, NewError(ErrCodeProcessingFailed, "the request failed: it was delivered to workers too often"))))
 	case a.route == nil && time.Since(st.Created) > unknownLimit:
 		return a.finish(ctx, st, a.failed(NewError(ErrCodeInvalidAction, fmt.Sprintf("no worker has a handler for action %q", st.Action))))
 	case a.route == nil:
@@ -69,10 +80,6 @@ func (a *attempt) look(ctx context.Context) bool {
 		a.retry(ctx, unknownDelay)
 	case len(page.Events) == 0 || page.Events[0].Request == nil:
 		return a.finish(ctx, st, a.failed(a.internal("read a request", errors.New("its log has lost the request"), "request_id", a.key.ID)))
-	case early > 0:
-		// Its worker holds the lease still, so this is a second delivery by a queue that can't
-		// help it. Clocks that differ only make this a little earlier or later.
-		a.retry(ctx, early)
 	case st.Used >= a.route.settings.attempts:
 		return a.finish(ctx, st, a.failed(exhausted(st)))
 	default:
@@ -124,8 +131,12 @@ func (a *attempt) failed(err *Error) *progress.Event {
 
 // exhausted is the error of a request whose attempts are used up.
 func exhausted(st *progress.State) *Error {
-	err := NewError(ErrCodeProcessingFailed, fmt.Sprintf("the request failed: %d attempts were lost or failed", st.Used)).
-		WithDetail("attempts", st.Used)
+	return lastError(st, NewError(ErrCodeProcessingFailed, fmt.Sprintf("the request failed: %d attempts were lost or failed", st.Used)))
+}
+
+// lastError adds what is known of a request's attempts.
+func lastError(st *progress.State, err *Error) *Error {
+	err = err.WithDetail("attempts", st.Used)
 	if st.Error != nil {
 		err = err.WithDetail("last_error", NewError(st.Error.Code, st.Error.Message))
 	}

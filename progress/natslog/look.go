@@ -176,13 +176,14 @@ func (l *Log) lookAt(list []string) {
 	if len(attempts) == 0 {
 		return
 	}
+	store := l.clock.now()
 	beats, err := l.beats(l.ctx, slices.Collect(maps.Keys(attempts)))
 	if err != nil {
 		l.feed.again(list)
 		return
 	}
 	for subject, m := range beats {
-		if head, err := parseBeat(m.header); err == nil && l.feed.news(attempts[subject], head, m.time) {
+		if head, err := parseBeat(m.header); err == nil && l.feed.news(attempts[subject], head, store.Sub(m.time)) {
 			l.feed.notifyBeat(attempts[subject], head)
 		}
 	}
@@ -222,7 +223,7 @@ func (l *Log) looked(p string, m *message) (attempt int) {
 		return 0 // a server that lags has answered
 	}
 	l.expires(p, &tail{header: h, time: m.time})
-	if l.feed.newer(p, h.record, m.time) {
+	if l.feed.newer(p, h.record, store.Sub(m.time)) {
 		l.feed.notifyRecord(p, h.record)
 	}
 	if h.phase.Ends() {
@@ -243,16 +244,16 @@ func (f *feed) gone(p string) {
 	tell(list, "")
 }
 
-// newer reports whether a record is one that watchers have not heard of. What was there long
-// before they came they have read.
-func (f *feed) newer(p, record string, at time.Time) bool {
+// newer reports whether a record of some age is one that watchers have not heard of. What was
+// there long before they came they have read.
+func (f *feed) newer(p, record string, age time.Duration) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	w := f.paths[p]
 	if w == nil || w.record == record {
 		return false
 	}
-	if w.record == "" && at.Before(w.begun.Add(-reading)) {
+	if w.record == "" && age > time.Since(w.made)+reading {
 		w.record = record
 		return false
 	}
@@ -261,14 +262,14 @@ func (f *feed) newer(p, record string, at time.Time) bool {
 }
 
 // news does for a progress what newer does for a record.
-func (f *feed) news(p string, head beat, at time.Time) bool {
+func (f *feed) news(p string, head beat, age time.Duration) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	w := f.paths[p]
 	if w == nil || w.beat.same(head) {
 		return false
 	}
-	if w.beat.record == "" && at.Before(w.begun.Add(-reading)) {
+	if w.beat.record == "" && age > time.Since(w.made)+reading {
 		w.beat = head
 		return false
 	}

@@ -61,7 +61,7 @@ func (h *header) encode() string {
 func fields(h nats.Header, n int) ([]string, error) {
 	value := ""
 	if v := h[headerName]; len(v) > 0 {
-		value = v[0]
+		value = strings.Clone(v[0]) // it stays, and is part of a copy of the whole message's headers
 	}
 	f := strings.Fields(value)
 	if len(f) == 0 || f[0][0] != 'v' {

@@ -49,21 +49,25 @@ type feed struct {
 type watch struct {
 	path    string
 	channel int
-	ready   chan struct{} // closed when it is subscribed to, or that failed
-	err     error         // set before ready is closed
-	sub     *nats.Subscription
 
 	// The feed's lock guards what follows.
+	sub      *nats.Subscription
+	starting *starting  // nil: it is subscribed to
 	watchers []*watcher // replaced, never changed
 	expected bool       // nobody has watched it yet
 	made     time.Time  // when it was subscribed to; zero before
-	begun    time.Time  // the same by the store's clock
 	since    time.Time  // after that, what the server stores is heard of; zero where that is not known
 	record   string     // newest record that watchers know, as a token; "" for none
 	beat     beat       // newest progress that watchers know
 	expiry   time.Time  // when the log is gone, by the store's clock; zero while that is open
 	due      time.Time  // when it is looked at
 	place    int        // in the heap
+}
+
+// starting is the subscribing to a log, which all wait for who watch it.
+type starting struct {
+	done chan struct{} // closed when it is subscribed to, or that failed
+	err  error         // set before
 }
 
 // watcher is one call of Watch; its function is nil when it was stopped.
@@ -111,7 +115,7 @@ func (l *Log) Watch(ctx context.Context, key progress.Key, notify func(record st
 	p := path(key)
 	wr := &watcher{}
 	wr.notify.Store(&notify)
-	w, first, err := l.feed.join(p, wr)
+	w, begun, first, err := l.feed.join(p, wr)
 	if err != nil {
 		return nil, fmt.Errorf("natslog: watch: %w", translate(ctx, err))
 	}
@@ -121,13 +125,15 @@ func (l *Log) Watch(ctx context.Context, key progress.Key, notify func(record st
 		}
 	}
 	if first {
-		l.subscribe(w)
+		l.subscribe(w, begun)
 	}
-	select {
-	case <-w.ready:
-		err = w.err
-	case <-ctx.Done():
-		err = ctx.Err()
+	if begun != nil {
+		select {
+		case <-begun.done:
+			err = begun.err
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
 	}
 	if err != nil {
 		stop()
@@ -141,28 +147,34 @@ func (l *Log) Watch(ctx context.Context, key progress.Key, notify func(record st
 // be asked for.
 func (l *Log) expect(p string) {
 	if w := l.feed.expect(p); w != nil {
-		l.subscribe(w)
+		l.subscribe(w, w.starting)
 	}
 }
 
 // subscribe makes a watch ready. The server is not waited for: what it stores before it has
 // the subscription is found by the first look, and until it is known to have it, reads ask it.
-func (l *Log) subscribe(w *watch) {
-	defer close(w.ready)
+func (l *Log) subscribe(w *watch, begun *starting) {
+	defer close(begun.done)
 	sub, err := l.nc.ChanSubscribe(l.subjects.ofLive(w.path), l.feed.channels[w.channel])
-	if unused := l.feed.subscribed(w, sub, err, l.clock.now()); unused != nil {
-		w.err = errors.Join(errors.New("the log is closed, or nobody watches any more"), unused.Unsubscribe())
+	if err != nil {
+		begun.err = err
+	} else if !l.feed.subscribed(w, sub) {
+		begun.err = errors.Join(errors.New("the log is closed, or nobody watches any more"), sub.Unsubscribe())
+	}
+	if begun.err != nil {
+		l.feed.fail(w)
 		return
 	}
 	l.wake()
 }
 
-// join adds a watcher, and reports whether it is the first of its log.
-func (f *feed) join(p string, wr *watcher) (w *watch, first bool, err error) {
+// join adds a watcher, and reports whether it is the first of its log. begun is nil where the
+// log is subscribed to already.
+func (f *feed) join(p string, wr *watcher) (w *watch, begun *starting, first bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
-		return nil, false, errors.New("the log is closed")
+		return nil, nil, false, errors.New("the log is closed")
 	}
 	w = f.paths[p]
 	if w == nil {
@@ -178,12 +190,12 @@ func (f *feed) join(p string, wr *watcher) (w *watch, first bool, err error) {
 			heap.Fix(&f.looks, w.place)
 		}
 	}
-	return w, first, nil
+	return w, w.starting, first, nil
 }
 
 // add makes a watch. The lock is held.
 func (f *feed) add(p string) *watch {
-	w := &watch{path: p, channel: f.next, ready: make(chan struct{}), place: -1}
+	w := &watch{path: p, channel: f.next, starting: &starting{done: make(chan struct{})}, place: -1}
 	f.next = (f.next + 1) % channels
 	f.paths[p] = w
 	return w
@@ -203,26 +215,27 @@ func (f *feed) expect(p string) *watch {
 	return w
 }
 
-// subscribed ends the first watcher's subscribing. It returns a subscription that is not
-// needed any more.
-func (f *feed) subscribed(w *watch, sub *nats.Subscription, err error, now time.Time) *nats.Subscription {
+// subscribed takes note that a log is subscribed to. It returns false when nobody needs that.
+func (f *feed) subscribed(w *watch, sub *nats.Subscription) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err != nil {
-		w.err = err
-		f.remove(w) // who comes next tries again
-		return nil
-	}
 	if f.paths[w.path] != w || f.closed {
-		return sub
+		return false
 	}
-	w.sub, w.made, w.begun = sub, time.Now(), now
+	w.sub, w.made, w.starting = sub, time.Now(), nil
 	w.due = w.made.Add(f.first)
 	if w.expected {
 		w.due = w.made.Add(expectation)
 	}
 	heap.Push(&f.looks, w)
-	return nil
+	return true
+}
+
+// fail forgets a watch that could not begin: who comes next tries again.
+func (f *feed) fail(w *watch) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.remove(w)
 }
 
 // remove forgets a watch, and returns its subscription, nil where it has none. The lock is
