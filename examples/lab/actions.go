@@ -179,10 +179,10 @@ func whoami(_ context.Context, req *streamer.Request, _ streamer.Reporter) (*str
 	}}, nil
 }
 
-// late goes on reporting and making outputs after it returned, which must show nowhere.
+// late goes on reporting and making outputs after its attempt is over, which must show nowhere.
 func late(ctx context.Context, _ *streamer.Request, p streamer.Reporter) (*streamer.Result, error) {
 	p.Report(50, "in time")
-	time.AfterFunc(20*time.Millisecond, func() {
+	context.AfterFunc(ctx, func() {
 		p.Report(99, "too late")
 		_ = streamer.Output(ctx, "too late")
 	})
