@@ -12,17 +12,21 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 # Packages of TypeScript, in the order in which they need each other.
 WEB := client/typescript examples/react test/browser
 
-.PHONY: help test test-go test-web check lint fmt fuzz bench bench-smoke crash fleet vuln examples
+.PHONY: help test test-go emulators test-web check lint fmt fuzz bench bench-smoke crash fleet vuln examples
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
 test: test-go test-web ## run all tests: Go, TypeScript, and both in nginx and Chromium
 
-test-go: ## run the tests of all Go modules (nginx and Caddy are installed if they are missing)
+test-go: emulators ## run the tests of all Go modules (nginx and Caddy are installed if they are missing)
 	@.ci/packages nginx caddy
 	@$(if $(RACE),,echo "no C compiler found: testing without the race detector";) \
 	set -e; for dir in $(MODULES); do (cd $$dir && go test $(RACE) ./...); done
+
+emulators: ## install what stands in for AWS in tests
+	@.ci/packages node npm
+	@cd internal/awstest/emulators && npm ci --no-audit --no-fund --loglevel=error
 
 test-web: ## check and test the npm packages (Chromium is installed if it is missing)
 	@.ci/packages node npm chromium

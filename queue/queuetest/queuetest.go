@@ -54,6 +54,9 @@ type Harness struct {
 	// MaxDelay is the longest delay that Retry keeps to. 0: any.
 	MaxDelay time.Duration
 
+	// NoOldest: Depth can't tell how long the oldest ticket has been ready. Its Oldest is 0.
+	NoOldest bool
+
 	// Fair: groups with tickets take turns.
 	Fair bool
 

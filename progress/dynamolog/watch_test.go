@@ -1,0 +1,68 @@
+package dynamolog_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pay-theory/streamer/v2/progress/dynamolog"
+)
+
+// hollow is a DynamoDB with a table that is empty and stays so. It needs no network, so that
+// time can be a bubble's.
+type hollow struct{}
+
+func (hollow) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer := `{"Responses": {"table": []}, "ConsumedCapacity": []}`
+	if strings.HasSuffix(r.Header.Get("X-Amz-Target"), ".DescribeTable") {
+		answer = `{"Table": {
+			"TableStatus": "ACTIVE",
+			"AttributeDefinitions": [{"AttributeName": "p", "AttributeType": "S"}, {"AttributeName": "s", "AttributeType": "S"},
+				{"AttributeName": "o", "AttributeType": "S"}, {"AttributeName": "w", "AttributeType": "N"}],
+			"KeySchema": [{"AttributeName": "p", "KeyType": "HASH"}, {"AttributeName": "s", "KeyType": "RANGE"}],
+			"GlobalSecondaryIndexes": [{"IndexName": "open", "IndexStatus": "ACTIVE", "Projection": {"ProjectionType": "KEYS_ONLY"},
+				"KeySchema": [{"AttributeName": "o", "KeyType": "HASH"}, {"AttributeName": "w", "KeyType": "RANGE"}]}]
+		}}`
+	}
+	return &http.Response{
+		StatusCode: http.StatusOK, Request: r, Body: io.NopCloser(strings.NewReader(answer)),
+		Header: http.Header{"Content-Type": {"application/x-amz-json-1.0"}, "Date": {time.Now().UTC().Format(http.TimeFormat)}},
+	}, nil
+}
+
+func TestWatchersShareLooksWhichGetRarer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const watched = 250
+		c := newClient(at(t, "http://127.0.0.1", hollow{}))
+		l, err := dynamolog.New(t.Context(), c, "table", dynamolog.WithoutTTL(), dynamolog.WithPoll(100*time.Millisecond, time.Second))
+		require.NoError(t, err)
+		defer func() { require.NoError(t, l.Close()) }()
+		for n := range watched {
+			for range 3 {
+				stop, err := l.Watch(t.Context(), key(fmt.Sprint("r", n)), func(string) {})
+				require.NoError(t, err)
+				defer stop()
+			}
+		}
+		require.Equal(t, watched, l.Stats().Watched)
+		c.spent()
+		looks := func(d time.Duration) int {
+			time.Sleep(d)
+			synctest.Wait()
+			calls := c.spent().calls
+			require.Len(t, calls, 1, "%v", calls)
+			return calls["BatchGetItem"]
+		}
+		const calls = 3 // for 250, 100 in each
+		require.Equal(t, 5*calls, looks(time.Second), "after 50, 150, 300, 525 and 863 ms")
+		require.Equal(t, calls, looks(time.Second), "after 1.4 s")
+		require.Equal(t, 10*calls, looks(10*time.Second), "then each second")
+	})
+}
