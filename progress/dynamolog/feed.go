@@ -172,14 +172,13 @@ func (f *feed) learned(path string, h *head, s sight) bool {
 		heap.Fix(&f.due, w.place)
 		f.wake()
 	}
-	list := w.watchers
+	list, record := w.watchers, ""
+	if w.head != nil {
+		record = w.head.state.Record
+	}
 	f.mu.Unlock()
 	if !news {
 		return false
-	}
-	record := ""
-	if h != nil {
-		record = h.state.Record
 	}
 	tell(list, record)
 	return true

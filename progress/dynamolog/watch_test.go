@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/pay-theory/streamer/v2/progress"
 	"github.com/pay-theory/streamer/v2/progress/dynamolog"
 )
 
@@ -65,4 +66,41 @@ func TestWatchersShareLooksWhichGetRarer(t *testing.T) {
 		require.Equal(t, calls, looks(time.Second), "after 1.4 s")
 		require.Equal(t, 10*calls, looks(10*time.Second), "then each second")
 	})
+}
+
+func TestWhatAnotherProcessWritesIsNotified(t *testing.T) {
+	t.Parallel()
+	l, _ := newLog(t, dynamolog.WithPoll(10*time.Millisecond, 20*time.Millisecond))
+	other := l.again()
+	told := make(chan string, 100)
+	stop, err := l.Watch(t.Context(), key("r"), func(record string) { told <- record })
+	require.NoError(t, err)
+	defer stop()
+	wait := func(record string) {
+		t.Helper()
+		deadline := time.NewTimer(patience)
+		defer deadline.Stop()
+		for {
+			select {
+			case got := <-told:
+				if got == record {
+					return
+				}
+			case <-deadline.C:
+				t.Fatalf("not notified of record %q", record)
+			}
+		}
+	}
+	state := other.must("r", initial(), accepted())
+	wait(state.Record)
+	state = other.must("r", state, event(progress.Started))
+	wait(state.Record)
+	for n := range 3 {
+		require.NoError(t, other.SetProgress(t.Context(), key("r"), &progress.Progress{Attempt: 1, Rev: uint64(n), Beat: uint64(n)}))
+		wait(state.Record)
+		state = other.must("r", state, output(10))
+		wait(state.Record)
+	}
+	other.end("r", state, time.Second)
+	wait("") // it is gone
 }

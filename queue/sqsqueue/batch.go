@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 )
@@ -143,9 +142,6 @@ func (b *batches[E]) run(items []*item[E]) {
 	b.calls--
 	b.start()
 }
-
-// once has a call made without retries: what a failed call means is known better by who made it.
-func once(o *sqs.Options) { o.Retryer = aws.NopRetryer{} }
 
 // change is a message that is to be hidden for so long from now.
 type change struct {
