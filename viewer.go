@@ -21,7 +21,8 @@ type Viewer struct {
 func (v *Viewer) ID() string { return v.key.ID }
 
 // Page returns the state, oldest event and progress as they were at Attach, without events.
-// The viewer of a Receipt knows the state alone.
+// The viewer of a Receipt knows the state alone. It may be a moment behind what another process
+// has shown: for a cursor beyond Page().State.Last, Read says what is there.
 func (v *Viewer) Page() progress.Page { return v.page }
 
 // Read returns up to limit (at least 1) events after number after, with the state and

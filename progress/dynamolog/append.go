@@ -89,6 +89,7 @@ func (a *appending) settle(ctx context.Context) error {
 				return err
 			}
 		}
+		begun := time.Now()
 		err := a.send(ctx, known)
 		refused, ok := errors.AsType[*types.ConditionalCheckFailedException](err)
 		if !ok {
@@ -98,6 +99,8 @@ func (a *appending) settle(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		// Who is refused reads what is there next, and must not find what it went by.
+		a.feed.learned(a.path, h, sight{begun: begun, consistent: true, date: date})
 		if err := a.judge(ctx, h, date); err != nil {
 			return a.verdict(err)
 		}

@@ -1,11 +1,9 @@
 package dynamolog
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -16,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/aws/smithy-go/middleware"
 
+	"github.com/pay-theory/streamer/v2/internal/onepiece"
 	"github.com/pay-theory/streamer/v2/progress"
 )
 
@@ -47,26 +46,7 @@ type store struct {
 // caller's, who knows what a call is worth.
 func once(o *dynamodb.Options) {
 	o.RetryMaxAttempts = 1
-	o.HTTPClient = whole{o.HTTPClient}
-}
-
-// whole sends requests in one piece. As the SDK makes them, net/http sends the headers, then
-// the body, and then asks the body whether it has ended. If the answer is there by then, smithy
-// has closed the body, fails with io.EOF, and net/http closes the connection under the answer.
-type whole struct{ client dynamodb.HTTPClient }
-
-// Do implements dynamodb.HTTPClient.
-func (w whole) Do(r *http.Request) (*http.Response, error) {
-	if r.Body == nil {
-		return w.client.Do(r)
-	}
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		return nil, err
-	}
-	piece := r.WithContext(r.Context())
-	piece.Body = io.NopCloser(bytes.NewReader(body))
-	return w.client.Do(piece)
+	o.HTTPClient = onepiece.Client(o.HTTPClient)
 }
 
 // errNoDate says that an answer does not tell the time.

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/pay-theory/streamer/v2/progress"
 )
 
 // feed is what watchers are notified by: what was last found of each watched log, and when it
@@ -213,14 +215,24 @@ func (w *watch) learn(h *head, s sight) bool {
 	w.seen, w.doubt = true, false
 	w.since = time.Now()
 	w.fresh = time.Time{}
+	lives := false // it just lives: viewers see no signs of life
 	if same && h.state.Record == w.head.state.Record {
 		w.fresh = w.since
+		lives = sameRev(h.newest(), w.head.newest())
 	}
 	w.head = h
 	if h != nil && h.size > remembered {
 		w.head = h.slim()
 	}
-	return true
+	return !lives
+}
+
+// sameRev reports whether two progresses of an attempt, or none, are the same to viewers.
+func sameRev(a, b *progress.Progress) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.Rev == b.Rev
 }
 
 // slim returns the head without its events.

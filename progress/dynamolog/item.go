@@ -106,7 +106,7 @@ func hashOf(b []byte) string {
 // gone reports whether the retention of the log is over at a time, by the store's clock.
 func (h *head) gone(now time.Time) bool { return !h.expires.IsZero() && !now.Before(h.expires) }
 
-// beat returns the progress to show, and nil when there is none of the newest attempt.
+// newest returns the progress to show, and nil when there is none of the newest attempt.
 func (h *head) newest() *progress.Progress {
 	if h.progress == nil || h.progress.Attempt != h.state.Attempt {
 		return nil

@@ -104,3 +104,47 @@ func TestWhatAnotherProcessWritesIsNotified(t *testing.T) {
 	other.end("r", state, time.Second)
 	wait("") // it is gone
 }
+
+func TestSignsOfLifeWakeNoViewers(t *testing.T) {
+	t.Parallel()
+	l, _ := newLog(t, dynamolog.WithPoll(10*time.Millisecond, 20*time.Millisecond))
+	other := l.again()
+	state := other.start("r")
+	report := func(rev, beat uint64) {
+		require.NoError(t, other.SetProgress(t.Context(), key("r"), &progress.Progress{Attempt: 1, Rev: rev, Beat: beat}))
+	}
+	report(1, 1)
+	told := make(chan string, 100)
+	stop, err := l.Watch(t.Context(), key("r"), func(record string) { told <- record })
+	require.NoError(t, err)
+	defer stop()
+	<-told // of what is there
+	for beat := range uint64(5) {
+		report(1, 2+beat)
+		looks := l.Stats().Looks
+		require.Eventually(t, func() bool { return l.Stats().Looks >= looks+2 }, patience, time.Millisecond, "it is looked at")
+	}
+	require.Empty(t, told)
+	page, err := l.Read(t.Context(), key("r"), state.Last, 1)
+	require.NoError(t, err)
+	require.EqualValues(t, 6, page.Beat)
+	report(2, 7)
+	require.Equal(t, state.Record, <-told)
+}
+
+func TestWhoIsRefusedReadsWhatIsThere(t *testing.T) {
+	t.Parallel()
+	l, _ := newLog(t, dynamolog.WithPoll(30*time.Second, time.Minute)) // it is not looked at meanwhile
+	other := l.again()
+	stop, err := l.Watch(t.Context(), key("r"), func(string) {})
+	require.NoError(t, err)
+	defer stop()
+	state := l.start("r")
+	newest := other.must("r", state, output(10))
+	_, err = l.put("r", state, output(10))
+	var conflict *progress.ConflictError
+	require.ErrorAs(t, err, &conflict)
+	page, err := l.Read(t.Context(), key("r"), 0, 10)
+	require.NoError(t, err)
+	require.Equal(t, newest.Record, page.State.Record)
+}

@@ -18,7 +18,7 @@ func (l *Log) Looks(first, quiet time.Duration) { l.feed.first, l.feed.quiet = f
 
 // Patient has events wait for their progress however slow the machine is. It must be called
 // before Read.
-func (l *Log) Patient() { l.patience = patience }
+func (l *Log) Patient() { l.reportPatience = patience }
 
 // Lose drops the notifications that drop says so of, as core NATS may. It must be called
 // before Watch.

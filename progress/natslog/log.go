@@ -7,7 +7,8 @@
 // log as a single message, unless it is large ([WithMaxSealed]), and that message expires with
 // the request's retention. The progress stream (STREAMER_PROGRESS, in memory) has the newest
 // progress of each attempt, for an hour at most. Both are republished to core NATS, where a Log
-// subscribes to the requests that are watched. [New] creates the streams where they are missing.
+// subscribes to the requests that are watched, and for a second to those that it begins, since
+// these are about to be. [New] creates the streams where they are missing.
 //
 // What an append returned for is as durable as the server makes it: it survives the end of the
 // server's process at once; a power failure may lose what the server had not synced yet (its
@@ -52,11 +53,11 @@ type Log struct {
 	scan     scan
 	room     room
 
-	reads    chan struct{}
-	restore  chan struct{} // held while missing streams are made again
-	foreign  atomic.Uint64
-	patience time.Duration // how long events wait for the progress that is shown with them
-	silent   atomic.Int64  // when progress could not be read last, as Unix time in nanoseconds; 0: it could since
+	reads          chan struct{}
+	restore        chan struct{} // held while missing streams are made again
+	foreign        atomic.Uint64
+	reportPatience time.Duration // how long events wait for the progress that is shown with them
+	silent         atomic.Int64  // when progress could not be read last, as Unix time in nanoseconds; 0: it could since
 
 	link   link
 	ctx    context.Context // of the goroutines
@@ -75,7 +76,7 @@ func New(ctx context.Context, js jetstream.JetStream, opts ...Option) (*Log, err
 	if err != nil {
 		return nil, fmt.Errorf("natslog: %w", err)
 	}
-	l := &Log{cfg: c, nc: js.Conn(), js: js, patience: reportPatience, reads: make(chan struct{}, maxReads), restore: make(chan struct{}, 1)}
+	l := &Log{cfg: c, nc: js.Conn(), js: js, reportPatience: reportPatience, reads: make(chan struct{}, maxReads), restore: make(chan struct{}, 1)}
 	if err := l.open(ctx); err != nil {
 		return nil, fmt.Errorf("natslog: open: %w", err)
 	}

@@ -120,7 +120,7 @@ func (l *Log) read(ctx context.Context, p string, after uint64, limit int) (prog
 }
 
 const (
-	reportPatience = 500 * time.Millisecond // Log.patience
+	reportPatience = 500 * time.Millisecond // how long events wait for the progress that is shown with them
 	reportPause    = time.Second            // until progress is asked for again when it did not come
 )
 
@@ -130,7 +130,7 @@ func (l *Log) reportNow(ctx context.Context, p string, t *tail) (r *progress.Pro
 	if down := l.silent.Load(); down != 0 && time.Since(time.Unix(0, down)) < reportPause {
 		return nil, false, nil
 	}
-	bounded, cancel := context.WithTimeout(ctx, l.patience)
+	bounded, cancel := context.WithTimeout(ctx, l.reportPatience)
 	defer cancel()
 	r, err = l.report(bounded, p, t)
 	switch {

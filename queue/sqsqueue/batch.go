@@ -8,8 +8,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+
+	"github.com/pay-theory/streamer/v2/internal/onepiece"
 )
 
 const (
@@ -141,6 +144,12 @@ func (b *batches[E]) run(items []*item[E]) {
 	defer b.mu.Unlock()
 	b.calls--
 	b.start()
+}
+
+// once has a call made without retries: what a failed call means is known better by who made it.
+func once(o *sqs.Options) {
+	o.Retryer = aws.NopRetryer{}
+	o.HTTPClient = onepiece.Client(o.HTTPClient)
 }
 
 // change is a message that is to be hidden for so long from now.

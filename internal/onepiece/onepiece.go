@@ -1,0 +1,34 @@
+// Package onepiece has the requests of the AWS SDK sent in one piece. It knows nothing of the SDK.
+package onepiece
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+)
+
+// Doer is how the SDK's clients make their calls: HTTPClient in each of its packages.
+type Doer interface {
+	Do(r *http.Request) (*http.Response, error)
+}
+
+// Client returns a client that sends requests in one piece. As the SDK makes them, net/http sends
+// the headers, then the body, and then asks the body whether it has ended. If the answer is there
+// by then, smithy has closed the body, fails with io.EOF, and net/http closes the connection under
+// the answer. The SDK's retries hide that from those who have them.
+func Client(c Doer) Doer { return whole{c} }
+
+type whole struct{ client Doer }
+
+func (w whole) Do(r *http.Request) (*http.Response, error) {
+	if r.Body == nil {
+		return w.client.Do(r)
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, err
+	}
+	piece := r.WithContext(r.Context())
+	piece.Body = io.NopCloser(bytes.NewReader(body))
+	return w.client.Do(piece)
+}
