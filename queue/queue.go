@@ -50,6 +50,10 @@ type Queue interface {
 // Delivery is a leased ticket. When the lease ends before Ack or Retry, the ticket is
 // delivered again. Brokers differ in whether they notice calls of a stale holder, so nothing
 // may depend on it.
+//
+// Where a broker can't lease a ticket for as long as it is extended, Extend may remove it there
+// and go on without. When the holder dies after that, nothing is delivered again: the router's
+// sweep finds the request, as it finds those whose tickets are lost.
 type Delivery interface {
 	// Ticket returns the ticket.
 	Ticket() Ticket

@@ -18,6 +18,7 @@ type delivery struct {
 	count    int           // how often the message was received
 	received time.Duration // when it was, since the queue's epoch
 	until    atomic.Int64  // when the lease ends, likewise; settled: it was ended here
+	alone    atomic.Bool   // the message is removed, and the lease goes on without it
 }
 
 // settled is the lease of a ticket that was acked or handed back.
@@ -32,7 +33,7 @@ func (d *delivery) Ticket() queue.Ticket { return d.ticket }
 // holds reports whether the lease has not ended.
 func (d *delivery) holds() bool { return int64(time.Since(d.queue.epoch)) < d.until.Load() }
 
-// Extend is confirmed by SQS.
+// Extend is confirmed by SQS, as long as SQS can.
 func (d *delivery) Extend(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -40,27 +41,39 @@ func (d *delivery) Extend(ctx context.Context) error {
 	until := d.until.Load()
 	start := time.Since(d.queue.epoch)
 	lease := d.queue.cfg.lease
-	switch {
-	case int64(start) >= until:
+	if int64(start) >= until {
 		return fmt.Errorf("sqsqueue: extend: %w", queue.ErrLeaseLost)
-	case start+lease > d.received+maxLeased:
-		if err := d.renew(ctx, "extend", 0); err != nil {
+	}
+	if !d.alone.Load() {
+		if err := d.hold(ctx, start+lease > d.received+maxLeased); err != nil {
 			return err
 		}
-		return fmt.Errorf("sqsqueue: extend: %w: SQS leases a message for 12 h at most; the ticket was sent anew", queue.ErrLeaseLost)
-	}
-	switch err := d.box.changes.do(ctx, change{d.handle, seconds(lease)}, false); {
-	case stale(err):
-		d.until.Store(settled)
-		return fmt.Errorf("sqsqueue: extend: %w: %v", queue.ErrLeaseLost, err)
-	case err != nil:
-		return failed(ctx, "extend", err)
 	}
 	for !d.until.CompareAndSwap(until, max(until, int64(start+lease))) {
 		if until = d.until.Load(); until == settled {
 			return fmt.Errorf("sqsqueue: extend: %w", queue.ErrLeaseLost)
 		}
 	}
+	return nil
+}
+
+// hold has SQS hide the message for another lease or, for the last time, removes it: what SQS
+// can't hide any more it would deliver to somebody else.
+func (d *delivery) hold(ctx context.Context, last bool) error {
+	var err error
+	if last {
+		err = d.box.deletes.do(ctx, d.handle, false)
+	} else {
+		err = d.box.changes.do(ctx, change{d.handle, seconds(d.queue.cfg.lease)}, false)
+	}
+	switch {
+	case stale(err):
+		d.until.Store(settled)
+		return fmt.Errorf("sqsqueue: extend: %w: %v", queue.ErrLeaseLost, err)
+	case err != nil:
+		return failed(ctx, "extend", err)
+	}
+	d.alone.Store(last)
 	return nil
 }
 
@@ -77,8 +90,10 @@ func (d *delivery) Ack(ctx context.Context) error {
 
 // remove removes the message.
 func (d *delivery) remove(ctx context.Context, what string) error {
-	if err := d.box.deletes.do(ctx, d.handle, false); err != nil && !stale(err) {
-		return failed(ctx, what, err)
+	if !d.alone.Load() {
+		if err := d.box.deletes.do(ctx, d.handle, false); err != nil && !stale(err) {
+			return failed(ctx, what, err)
+		}
 	}
 	d.until.Store(settled)
 	return nil
@@ -94,7 +109,7 @@ func (d *delivery) Retry(ctx context.Context, delay time.Duration) error {
 	}
 	delay = min(delay, maxDelay)
 	rest := d.received + maxLeased - time.Since(d.queue.epoch)
-	if d.box == d.queue.main && (delay > rest || d.worn()) {
+	if d.alone.Load() || d.box == d.queue.main && (delay > rest || d.worn()) {
 		return d.renew(ctx, "retry", delay)
 	}
 	delay = min(delay, rest)

@@ -12,37 +12,58 @@ import (
 	"github.com/pay-theory/streamer/v2/queue/sqsqueue"
 )
 
-func TestALeaseThatSQSCannotExtendAnyMoreIsHandedOver(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		d, q := doubledQueue(t, sqsqueue.WithLease(30*time.Minute))
-		want := queue.Ticket{ID: "long", Nonce: "n", Group: "g"}
-		enqueue(t, q, want)
-		begin := time.Now()
-		held := receive(t, q, patience)
-		var err error
-		for err == nil {
-			time.Sleep(10 * time.Minute)
-			err = held.Extend(t.Context())
-		}
-		require.ErrorIs(t, err, queue.ErrLeaseLost)
-		require.ErrorContains(t, err, "12 h")
-		require.GreaterOrEqual(t, time.Since(begin), 11*time.Hour+20*time.Minute)
-		again := receive(t, q, time.Millisecond)
-		require.Equal(t, want, again.Ticket(), "it is delivered again at once")
-		require.Less(t, time.Since(begin), 12*time.Hour)
-
-		require.ErrorIs(t, held.Extend(t.Context()), queue.ErrLeaseLost)
-		require.NoError(t, held.Ack(t.Context()))
-		require.NoError(t, held.Retry(t.Context(), 0))
-		require.Len(t, d.bodies(doubledURL), 1)
-		time.Sleep(20 * time.Minute)
-		require.NoError(t, again.Extend(t.Context()), "the twelve hours begin anew")
-		ack(t, again)
-		require.Empty(t, d.bodies(doubledURL))
-	})
+// held returns a ticket that has been leased for longer than SQS can lease it.
+func held(t *testing.T, d *double, q *sqsqueue.Queue, want queue.Ticket) queue.Delivery {
+	t.Helper()
+	enqueue(t, q, want)
+	held := receive(t, q, patience)
+	for begin := time.Now(); time.Since(begin) < 20*time.Hour; {
+		time.Sleep(10 * time.Minute)
+		require.NoError(t, held.Extend(t.Context()))
+	}
+	require.Empty(t, d.bodies(doubledURL), "what SQS can't hide any more is removed")
+	return held
 }
 
-func TestAHandOverThatFailsIsTriedAgain(t *testing.T) {
+func TestALeaseGoesOnBeyondTheTwelveHoursOfSQS(t *testing.T) {
+	want := queue.Ticket{ID: "long", Nonce: "n", Group: "g"}
+	for name, end := range map[string]func(t *testing.T, d *double, q *sqsqueue.Queue, held queue.Delivery){
+		"ack": func(t *testing.T, d *double, q *sqsqueue.Queue, held queue.Delivery) {
+			calls := d.count("DeleteMessageBatch")
+			ack(t, held)
+			require.Equal(t, calls, d.count("DeleteMessageBatch"))
+			require.ErrorIs(t, held.Extend(t.Context()), queue.ErrLeaseLost)
+		},
+		"retry": func(t *testing.T, d *double, q *sqsqueue.Queue, held queue.Delivery) {
+			begin := time.Now()
+			require.NoError(t, held.Retry(t.Context(), time.Hour))
+			require.ErrorIs(t, held.Extend(t.Context()), queue.ErrLeaseLost)
+			again := receive(t, q, 2*time.Hour)
+			require.Equal(t, want, again.Ticket())
+			require.GreaterOrEqual(t, time.Since(begin), time.Hour)
+			time.Sleep(20 * time.Minute)
+			require.NoError(t, again.Extend(t.Context()), "the twelve hours begin anew")
+			require.Len(t, d.bodies(doubledURL), 1)
+			ack(t, again)
+		},
+		"the lease ends": func(t *testing.T, d *double, q *sqsqueue.Queue, held queue.Delivery) {
+			time.Sleep(30 * time.Minute)
+			require.ErrorIs(t, held.Extend(t.Context()), queue.ErrLeaseLost)
+			require.NoError(t, held.Retry(t.Context(), 0))
+			require.NoError(t, held.Ack(t.Context()))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d, q := doubledQueue(t, sqsqueue.WithLease(30*time.Minute))
+				end(t, d, q, held(t, d, q, want))
+				require.Empty(t, d.bodies(doubledURL))
+			})
+		})
+	}
+}
+
+func TestARemovalAtTwelveHoursThatFailsIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, q := doubledQueue(t, sqsqueue.WithLease(time.Hour))
 		enqueue(t, q, queue.Ticket{ID: "long"})
@@ -52,17 +73,19 @@ func TestAHandOverThatFailsIsTriedAgain(t *testing.T) {
 			require.NoError(t, held.Extend(t.Context()))
 		}
 		d.before = func(operation string, _ any) error {
-			if operation == "SendMessageBatch" {
+			if operation == "DeleteMessageBatch" {
 				return context.DeadlineExceeded
 			}
 			return nil
 		}
-		time.Sleep(59 * time.Minute)
-		err := held.Extend(t.Context())
-		require.ErrorIs(t, err, queue.ErrUnavailable)
+		time.Sleep(50 * time.Minute)
+		require.ErrorIs(t, held.Extend(t.Context()), queue.ErrUnavailable)
+		require.Len(t, d.bodies(doubledURL), 1)
 		d.before = nil
-		require.ErrorIs(t, held.Extend(t.Context()), queue.ErrLeaseLost)
-		require.Equal(t, "long", receive(t, q, time.Millisecond).Ticket().ID)
+		require.NoError(t, held.Extend(t.Context()))
+		require.Empty(t, d.bodies(doubledURL))
+		time.Sleep(59 * time.Minute)
+		require.NoError(t, held.Extend(t.Context()), "it lasts its full length")
 	})
 }
 

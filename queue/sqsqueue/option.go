@@ -15,9 +15,8 @@ type config struct {
 	dead   string // the URL of the queue with the dead letters
 }
 
-// WithLease sets how long a delivered ticket is the receiver's alone unless extended, which it can
-// be for 12 hours less the lease. 1 s to 6 h in whole seconds; default: the visibility timeout that
-// the queue has as New is called.
+// WithLease sets how long a delivered ticket is the receiver's alone unless extended. 1 s to 6 h in
+// whole seconds; default: the visibility timeout that the queue has as New is called.
 func WithLease(d time.Duration) Option { return func(c *config) { c.lease = d } }
 
 // WithPoll sets how long a poll waits at SQS for a ticket before the next one does. Close waits

@@ -53,8 +53,9 @@ type Client interface {
 // ticket may have been on its way.
 //
 // SQS leases a message for 12 hours at most, however often it is extended. When these have no room
-// for another lease, Extend sends the ticket anew, to be delivered at once, and returns
-// queue.ErrLeaseLost.
+// for another lease, Extend removes the message, and the lease goes on without it: should the
+// process die after that, it is the sweep of a router that finds the request without a sign of life
+// and enqueues it again.
 type Queue struct {
 	cfg    config
 	client Client
