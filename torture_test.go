@@ -17,10 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pay-theory/streamer/v2"
-	"github.com/pay-theory/streamer/v2/internal/fault"
 	"github.com/pay-theory/streamer/v2/progress"
-	"github.com/pay-theory/streamer/v2/progress/memlog"
-	"github.com/pay-theory/streamer/v2/queue/memqueue"
+	"github.com/pay-theory/streamer/v2/queue"
 )
 
 // The randomised tests drive routers that share a log and a queue, both with faults, with
@@ -28,7 +26,6 @@ import (
 // STREAMER_SEED repeats one world; STREAMER_WORLDS sets how many there are.
 
 const (
-	lease    = 6 * time.Second
 	longest  = 2 * time.Second // of what the faults delay
 	grace    = 3 * time.Second
 	attempts = 3
@@ -53,7 +50,7 @@ func TestGuaranteesHoldUnderFaults(t *testing.T) {
 			seed := first + i
 			t.Run(fmt.Sprintf("STREAMER_SEED=%d", seed), func(t *testing.T) {
 				t.Parallel()
-				synctest.Test(t, func(t *testing.T) { newWorld(t, seed, &total).run() })
+				synctest.Test(t, func(t *testing.T) { inMemory(t, seed, &total) })
 			})
 		}
 	})
@@ -93,18 +90,38 @@ type job struct {
 	Pause int    `json:"pause_ms"`
 }
 
+// terms are how long things take in a world.
+type terms struct {
+	lease    time.Duration
+	slow     time.Duration // what a refusal may take longer than the library needs for it
+	patience time.Duration // how long all takes to end once nothing is disturbed
+	ids      int           // that requests have
+	actors   int
+	steps    int // of an actor
+	restarts int
+}
+
+// faults disturb what routers of a world keep requests in.
+type faults interface {
+	// open returns a log and a queue as a process has them, and what closes them.
+	open() (progress.Log, queue.Queue, func())
+	set(yes bool)
+	duplicates() int64 // tickets that were there twice
+	seen() int64
+}
+
 // world is one run.
 type world struct {
 	t     *testing.T
 	seed  uint64
 	total *tally
 
-	store *memlog.Log
-	log   *fault.Log
-	queue *fault.Queue
-	nodes [2]atomic.Pointer[node]
-	ctx   context.Context
-	work  sync.WaitGroup
+	terms
+	store  progress.Log // as it is, without faults
+	faults faults
+	nodes  [2]atomic.Pointer[node]
+	ctx    context.Context
+	work   sync.WaitGroup
 
 	mu      sync.Mutex
 	rng     *rand.Rand
@@ -114,16 +131,15 @@ type world struct {
 
 type node struct {
 	*streamer.Mux
-	ran chan error
+	ran   chan error
+	close func()
 }
 
-func newWorld(t *testing.T, seed uint64, total *tally) *world {
+func newWorld(t *testing.T, seed uint64, total *tally, terms terms, store progress.Log, faults faults) *world {
 	w := &world{
-		t: t, seed: seed, total: total, store: memlog.New(), rng: rand.New(rand.NewPCG(seed, 1)),
+		t: t, seed: seed, total: total, terms: terms, store: store, faults: faults, rng: rand.New(rand.NewPCG(seed, 1)),
 		history: make(map[progress.Key]*history), ctx: t.Context(),
 	}
-	w.log = fault.NewLog(w.store, seed, longest)
-	w.queue = fault.NewQueue(memqueue.New(memqueue.WithLease(lease)), seed, longest)
 	for i := range w.nodes {
 		w.nodes[i].Store(w.boot())
 	}
@@ -132,7 +148,9 @@ func newWorld(t *testing.T, seed uint64, total *tally) *world {
 
 func (w *world) boot() *node {
 	n := &node{ran: make(chan error, 1)}
-	n.Mux = streamer.NewRouter(streamer.WithLogger(quiet()), streamer.WithLog(w.log), streamer.WithQueue(w.queue), streamer.WithLocalLog(),
+	log, queue, shut := w.faults.open()
+	n.close = shut
+	n.Mux = streamer.NewRouter(streamer.WithLogger(quiet()), streamer.WithLog(log), streamer.WithQueue(queue), streamer.WithLocalLog(),
 		streamer.WithAttempts(attempts), streamer.WithCancelGrace(grace), streamer.WithConcurrency(16), streamer.WithRetention(24*time.Hour),
 		streamer.WithBackoff(func(int) time.Duration { return time.Second }))
 	n.Handle("job", streamer.HandlerFunc(w.handle))
@@ -188,7 +206,7 @@ func (w *world) handle(ctx context.Context, req *streamer.Request, p streamer.Re
 		_ = p.Report(100, "done")
 		return ok(map[string]int{"n": j.N})
 	case "stubborn":
-		time.Sleep(4 * lease)
+		time.Sleep(4 * w.lease)
 		return ok("stubborn")
 	case "fail":
 		return nil, streamer.NewError("OUT_OF_PAPER", "refill").WithRetry(pause)
@@ -201,59 +219,32 @@ func (w *world) handle(ctx context.Context, req *streamer.Request, p streamer.Re
 
 // run lives through one world.
 func (w *world) run() {
-	w.misbehave(true)
+	w.faults.set(true)
 	var actors sync.WaitGroup
-	for range 12 {
+	for range w.actors {
 		actors.Go(w.act)
 	}
 	actors.Go(w.restart)
 	actors.Wait()
 
-	w.misbehave(false)
+	w.faults.set(false)
 	w.quiesce()
-	synctest.Wait()
+	w.work.Wait() // what is collected has ended
 	w.check()
 
 	for i := range w.nodes {
 		w.stop(w.nodes[i].Load())
 	}
-	w.work.Wait()
-	time.Sleep(5 * lease) // for stubborn handlers to return
+	time.Sleep(5 * w.lease) // for stubborn handlers to return
 	w.count()
-	require.NoError(w.t, w.store.Close())
-}
-
-func (w *world) misbehave(yes bool) {
-	rate := func(f *fault.Fault, r float64) {
-		if !yes {
-			r = 0
-		}
-		f.Set(r)
-	}
-	rate(&w.log.Unavailable, 0.01)
-	rate(&w.log.AnswerLost, 0.02)
-	rate(&w.log.TimedOut, 0.01)
-	rate(&w.log.Delay, 0.02)
-	rate(&w.log.DoneLate, 0.01)
-	rate(&w.log.ShortPage, 0.1)
-	rate(&w.log.NotifiedTwice, 0.1)
-	rate(&w.log.NotifiedLate, 0.1)
-	rate(&w.queue.Unavailable, 0.01)
-	rate(&w.queue.AnswerLost, 0.02)
-	rate(&w.queue.Delay, 0.02)
-	rate(&w.queue.EnqueuedTwice, 0.05)
-	rate(&w.queue.DeliveredTwice, 0.05)
-	rate(&w.queue.Reordered, 0.05)
-	rate(&w.queue.ExtendLost, 0.03)
-	rate(&w.queue.StaleAck, 0.5)
 }
 
 // act is a client that submits, cancels and follows at random.
 func (w *world) act() {
-	for range 60 {
+	for range w.steps {
 		w.step()
 		who := streamer.Identity{Tenant: "acme", User: []string{"alice", "bob"}[w.roll(2)]}
-		id := fmt.Sprintf("r%d", w.roll(60))
+		id := fmt.Sprintf("r%d", w.roll(w.ids))
 		switch w.roll(10) {
 		case 0, 1, 2, 3:
 			w.submit(who, id)
@@ -302,7 +293,7 @@ func (w *world) submit(who streamer.Identity, id string) {
 		default:
 			w.t.Errorf("submit: unexpected error %v", err)
 		}
-		if action != "short" && time.Since(began) > 2*2*time.Second+longest {
+		if action != "short" && time.Since(began) > 2*2*time.Second+longest+w.slow {
 			w.t.Errorf("submit: refused after %v", time.Since(began))
 		}
 		if c == streamer.ErrCodeConflict {
@@ -360,7 +351,7 @@ func (w *world) view(who streamer.Identity, id string) {
 
 // restart replaces nodes, one at a time.
 func (w *world) restart() {
-	for range 6 {
+	for range w.restarts {
 		time.Sleep(time.Duration(5+w.roll(10)) * time.Second)
 		i := w.roll(len(w.nodes))
 		old := w.nodes[i].Swap(w.boot())
@@ -378,6 +369,7 @@ func (w *world) stop(n *node) {
 	if err := <-n.ran; err != nil {
 		w.t.Errorf("run: %v", err)
 	}
+	n.close()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.over = append(w.over, n.Stats())
@@ -385,10 +377,13 @@ func (w *world) stop(n *node) {
 
 // quiesce waits until every request has ended.
 func (w *world) quiesce() {
-	deadline := time.Now().Add(30 * time.Minute)
+	deadline := time.Now().Add(w.patience)
 	for {
 		open := ""
-		for p := range w.store.Open(w.ctx, 0) {
+		for p, err := range w.store.Open(w.ctx, 0) {
+			if err != nil {
+				w.t.Fatal(err)
+			}
 			open += fmt.Sprintf(" %s (%s, attempt %d, %d events)", p.Key.ID, p.State.Phase, p.State.Attempt, p.State.Last)
 		}
 		if open == "" {
@@ -407,7 +402,6 @@ func (w *world) count() {
 		w.total.handedBack.Add(int64(s.Returned))
 		w.total.swept.Add(int64(s.Swept))
 	}
-	w.total.duplicates.Add(w.queue.DeliveredTwice.Count() + w.queue.EnqueuedTwice.Count())
-	w.total.faultsSeen.Add(w.log.Unavailable.Count() + w.log.AnswerLost.Count() + w.log.TimedOut.Count() + w.log.DoneLate.Count() +
-		w.queue.Unavailable.Count() + w.queue.AnswerLost.Count() + w.queue.ExtendLost.Count())
+	w.total.duplicates.Add(w.faults.duplicates())
+	w.total.faultsSeen.Add(w.faults.seen())
 }
