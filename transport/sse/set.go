@@ -61,8 +61,13 @@ func (s *set) refuse(at wire.Cursor) {
 // notice is called when the log has changed.
 func (f *followed) notice() {
 	f.dirty.Store(true)
+	f.set.wake()
+}
+
+// wake has the call look at what has changed.
+func (s *set) wake() {
 	select {
-	case f.set.changed <- struct{}{}:
+	case s.changed <- struct{}{}:
 	default:
 	}
 }

@@ -24,6 +24,9 @@ func (h *Handler) Shutdown(ctx context.Context) error {
 		h.closing = true
 		h.spread = min(left*2/3, closeSpacing*time.Duration(len(h.streams)))
 		close(h.closed)
+		for s := range h.streams {
+			s.ring(bellClosing)
+		}
 		if h.active == 0 {
 			close(h.idle)
 		}

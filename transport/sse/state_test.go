@@ -153,10 +153,10 @@ func TestCancelEndsTheRequestAndSaysHowItStands(t *testing.T) {
 func TestHTTP2TimeoutsCancelNothing(t *testing.T) {
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
-	s := setup{real: true, options: []transport.Option{transport.WithWriteTimeout(100 * time.Millisecond)},
+	s := setup{real: true, options: []transport.Option{transport.WithWriteTimeout(time.Second)},
 		server: func(s *http.Server) {
 			s.Protocols = protocols
-			s.WriteTimeout = 50 * time.Millisecond
+			s.WriteTimeout = 500 * time.Millisecond
 		},
 		client: func(t *http.Transport) { t.Protocols = protocols },
 	}.start(t)
@@ -167,11 +167,11 @@ func TestHTTP2TimeoutsCancelNothing(t *testing.T) {
 	st.expect("status", "r1")
 	st.expect("status", "r1")
 	began := time.Now()
-	for time.Since(began) < 300*time.Millisecond {
+	for time.Since(began) < 1500*time.Millisecond {
 		s.puts("r1", "x")
 		st.expect("output", "r1")
 	}
-	time.AfterFunc(300*time.Millisecond, func() { s.finishes("r1") }) // quiet for longer than either time-out
+	time.AfterFunc(1500*time.Millisecond, func() { s.finishes("r1") }) // quiet for longer than either time-out
 	st.expect("complete", "r1")
 	st.ends()
 }

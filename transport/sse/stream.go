@@ -37,10 +37,26 @@ type stream struct {
 	single bool  // of one request, whose cursors go without its id
 	loan   *loan // nil: there is none
 	buf    []byte
-	of     *followed   // whose log is shown
-	cut    atomic.Bool // by Shutdown
+	of     *followed     // whose log is shown
+	cut    atomic.Bool   // by Shutdown
+	rang   atomic.Uint32 // bells that have woken the stream
 
 	deadline time.Time // of writes
+	written  time.Time // the last
+}
+
+// What wakes a stream beside its logs. They ring through the same channel, since to wait for
+// several costs more than all else but the write, at each event and for each viewer: channels
+// that all streams share, and a timer's, which is set and stopped each time.
+const (
+	bellTimer   uint32 = 1 << iota
+	bellClosing        // of the handler
+)
+
+// ring wakes the stream.
+func (s *stream) ring(bell uint32) {
+	s.rang.Or(bell)
+	s.wake()
 }
 
 func (c *call) newStream(single bool) *stream {
@@ -123,11 +139,10 @@ func (s *stream) run() error {
 	if err := s.flush(); err != nil {
 		return err
 	}
-	written := time.Now()
-	wake := written.Add(beat)
-	timer := time.NewTimer(beat)
+	due := s.written.Add(beat)
+	timer := time.AfterFunc(beat, func() { s.ring(bellTimer) })
 	defer timer.Stop()
-	draining, closed := c.h.router.Draining(), c.h.closed
+	draining := c.h.router.Draining()
 	for {
 		more, stalled := s.step()
 		done := s.done()
@@ -142,7 +157,6 @@ func (s *stream) run() error {
 			if err := s.flush(); err != nil {
 				return err
 			}
-			written = time.Now()
 		}
 		if done {
 			return nil
@@ -151,7 +165,7 @@ func (s *stream) run() error {
 			continue
 		}
 		s.giveBack()
-		next := written.Add(beat)
+		next := s.written.Add(beat)
 		if life.Before(next) {
 			next = life
 		}
@@ -159,8 +173,8 @@ func (s *stream) run() error {
 			next = sooner(next, stallPause)
 		}
 		// After a write the timer is left to run off too early: to set it costs more than that.
-		if wake.IsZero() || next.Before(wake) {
-			wake = next
+		if due.IsZero() || next.Before(due) {
+			due = next
 			timer.Reset(time.Until(next))
 		}
 		select {
@@ -171,17 +185,23 @@ func (s *stream) run() error {
 			draining = nil
 			s.leave(cfg.DrainTime)
 			life = sooner(life, cfg.DrainTime)
-		case <-closed:
-			closed = nil
+		}
+		if s.rang.Load() == 0 {
+			continue
+		}
+		rang := s.rang.Swap(0)
+		if rang&bellClosing != 0 {
 			// One after the other: their clients come to the other servers.
 			life = sooner(life, rand.N(c.h.spread+1))
-		case now := <-timer.C:
-			wake = time.Time{}
+		}
+		if rang&bellTimer != 0 {
+			due = time.Time{}
+			now := time.Now()
 			if !now.Before(life) {
 				return nil
 			}
 			s.again()
-			if now.Sub(written) >= beat {
+			if now.Sub(s.written) >= beat {
 				s.borrow()
 				s.buf = append(s.buf, ":\n"...)
 				s.put(wire.TypePing, place{}, []byte(`{"type":"ping"}`))

@@ -111,6 +111,7 @@ func (s *stream) flush() error {
 func (s *stream) patient() {
 	h := s.c.h
 	now := time.Now()
+	s.written = now
 	if s.deadline.Sub(now) > h.cfg.WriteTimeout-h.cfg.WriteTimeout/8 {
 		return
 	}
