@@ -12,7 +12,7 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 # Packages of TypeScript, in the order in which they need each other.
 WEB := client/typescript examples/react test/browser
 
-.PHONY: help test test-go emulators test-web check lint fmt fuzz bench bench-smoke crash fleet vuln examples
+.PHONY: help test test-go emulators test-web check lint fmt fuzz bench bench-smoke crash fleet vuln examples aws-local
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,9 +24,10 @@ test-go: emulators ## run the tests of all Go modules (nginx and Caddy are insta
 	@$(if $(RACE),,echo "no C compiler found: testing without the race detector";) \
 	set -e; for dir in $(MODULES); do (cd $$dir && go test $(RACE) ./...); done
 
-emulators: ## install what stands in for AWS in tests
+emulators: ## install what stands in for AWS in tests, unless it is there
 	@.ci/packages node npm
-	@cd internal/awstest/emulators && npm ci --no-audit --no-fund --loglevel=error
+	@cd internal/awstest/emulators && { [ node_modules/.package-lock.json -nt package-lock.json ] || \
+	{ echo "installing emulators of SQS and DynamoDB"; npm ci --no-audit --no-fund --loglevel=error; }; }
 
 test-web: ## check and test the npm packages (Chromium is installed if it is missing)
 	@.ci/packages node npm chromium
@@ -44,7 +45,7 @@ fmt: ## format all Go files
 fuzz: ## run every fuzz target for FUZZTIME (20s)
 	@.ci/fuzz $(FUZZTIME)
 
-bench: ## measure against the floor and print a table
+bench: emulators ## measure against the floor and print a table
 	cd bench && go run .
 
 bench-smoke: ## the short measurement, one JSON object
@@ -60,6 +61,11 @@ vuln: ## known vulnerabilities in what the code calls
 	@GOBIN=$(CURDIR)/bin go install $(GOVULNCHECK)
 	@.ci/vuln bin/govulncheck
 
-examples: ## build the examples and run the quickstart once
+aws-local: emulators ## run examples/aws on emulators of SQS and DynamoDB
+	go build -o bin/ ./examples/aws
+	@bin/aws -local
+
+examples: emulators ## build the examples, run the quickstart and examples/aws once
 	go build -o bin/ ./examples/...
 	bin/quickstart -once -addr 127.0.0.1:0
+	bin/aws -local -once -addr 127.0.0.1:0
