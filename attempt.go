@@ -14,7 +14,7 @@ import (
 const (
 	storeDelay   = time.Second      // … of a request whose log can't be read
 	unknownDelay = 5 * time.Second  // … of an action without a handler here: other workers may have one
-	unknownLimit = 10 * time.Minute // after it such a request fails
+	unknownLimit = 10 * time.Minute // after it, counted from the first time, such a request fails
 
 	maxRaces = 16 // times a ticket is looked at anew because its log moved on meanwhile
 )
@@ -73,7 +73,8 @@ func (a *attempt) look(ctx context.Context) bool {
 	case a.dead != "":
 		a.log.Error("the queue has given a ticket up", "request_id", a.key.ID, "action", st.Action, "attempt", st.Attempt, "reason", a.dead)
 		return a.finish(ctx, st, a.failed(lastError(st, NewError(ErrCodeProcessingFailed, "the request failed: it was delivered to workers too often"))))
-	case a.route == nil && time.Since(st.Created) > unknownLimit:
+	case a.route == nil && a.unknowns.wait(a.key) > unknownLimit:
+		a.unknowns.forget(a.key)
 		return a.finish(ctx, st, a.failed(NewError(ErrCodeInvalidAction, fmt.Sprintf("no worker has a handler for action %q", st.Action))))
 	case a.route == nil:
 		a.log.Warn("no handler here for a queued action", "request_id", a.key.ID, "action", st.Action)

@@ -90,3 +90,56 @@ func TestLeaseThatIsLostWhileTheEndIsBeingStoredEndsNothingElse(t *testing.T) {
 		s.stop()
 	})
 }
+
+func TestAnActionThatNoWorkerHereKnowsFailsWhenItHasWaitedForOneLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, q := memlog.New(), memqueue.New()
+		defer log.Close()
+		shared := []streamer.Option{streamer.WithLog(log), streamer.WithQueue(q), streamer.WithLogger(quiet())}
+		gateway := streamer.NewRouter(shared...)
+		gateway.Handle("new", returns(1))
+		for _, id := range []string{"r1", "r2"} {
+			_, err := gateway.Submit(t.Context(), alice, request("new", id, ``))
+			require.NoError(t, err)
+		}
+		// For all that workers know, the gateway's clock may have been behind.
+		time.Sleep(time.Hour)
+		old := serve(t, func(*streamer.Mux) {}, shared...)
+		defer old.stop()
+		time.Sleep(9 * time.Minute)
+		for _, id := range []string{"r1", "r2"} {
+			v, err := gateway.Attach(t.Context(), alice, id)
+			require.NoError(t, err)
+			require.Equal(t, progress.Accepted, v.Page().State.Phase, "a worker that knows it may come yet")
+		}
+		time.Sleep(2 * time.Minute)
+		for _, id := range []string{"r1", "r2"} {
+			all := old.events(id)
+			require.Equal(t, "accepted failed", kinds(all))
+			require.Equal(t, streamer.ErrCodeInvalidAction, all[1].Error.Code)
+		}
+	})
+}
+
+// mute is a log that does not answer how requests stand.
+type mute struct{ progress.Log }
+
+func (mute) Tail(ctx context.Context, _ progress.Key) (progress.State, error) {
+	return progress.State{}, deaf{}.wait(ctx)
+}
+
+func TestALogThatDoesNotAnswerCostsNoLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := memlog.New()
+		defer log.Close()
+		s := serve(t, func(m *streamer.Mux) {
+			m.Handle("x", doing(func(ctx context.Context, _ streamer.Reporter) (*streamer.Result, error) {
+				time.Sleep(10 * time.Second)
+				return ok(1)
+			}))
+		}, streamer.WithLog(mute{log}), streamer.WithQueue(memqueue.New(memqueue.WithLease(time.Second))))
+		defer s.stop()
+		s.submit("x", "r1", ``)
+		require.Equal(t, "accepted started completed", kinds(s.events("r1")))
+	})
+}

@@ -48,13 +48,14 @@ type Mux struct {
 	fallback   *route
 	middleware []Middleware
 
-	life    life
-	crowd   crowd
-	gate    gate
-	outage  outage
-	stats   counters
-	depth   atomic.Pointer[queue.Depth] // as of the newest look
-	waiting atomic.Int64                // since when Run waits for a ticket, as Unix nanoseconds; later than now when it doesn't
+	life     life
+	crowd    crowd
+	gate     gate
+	unknowns unknowns
+	outage   outage
+	stats    counters
+	depth    atomic.Pointer[queue.Depth] // as of the newest look
+	waiting  atomic.Int64                // since when Run waits for a ticket, as Unix nanoseconds; later than now when it doesn't
 }
 
 // NewRouter returns a router. Without options all is in memory, and complete: it lasts as

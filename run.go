@@ -240,8 +240,9 @@ func (r *run) extend(ctx context.Context, lease time.Duration) bool {
 	}
 }
 
+// tail asks how the request stands. It must not keep the lease from being extended.
 func (r *run) tail(ctx context.Context) (progress.State, error) {
-	ctx, cancel := r.logContext(ctx, storeTimeout)
+	ctx, cancel := r.logContext(ctx, min(r.cfg.queue.Lease()/3, storeTimeout))
 	defer cancel()
 	return r.cfg.log.Tail(ctx, r.key)
 }

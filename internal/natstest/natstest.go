@@ -97,7 +97,14 @@ type Cluster []*Server
 // StartCluster starts n servers and waits until they have a leader.
 func StartCluster(t testing.TB, n int) Cluster {
 	t.Helper()
-	ports := make([]int, n)
+	return StartTagged(t, make([][]string, n)...)
+}
+
+// StartTagged starts a server for each list of tags, by which streams can be placed, and waits
+// until they have a leader.
+func StartTagged(t testing.TB, tags ...[]string) Cluster {
+	t.Helper()
+	ports := make([]int, len(tags))
 	for i := range ports {
 		ports[i] = freePort(t)
 	}
@@ -105,9 +112,10 @@ func StartCluster(t testing.TB, n int) Cluster {
 	for _, p := range ports {
 		routes += ",nats://127.0.0.1:" + strconv.Itoa(p)
 	}
-	c := make(Cluster, n)
+	c := make(Cluster, len(tags))
 	for i := range c {
 		opts := options(t, fmt.Sprintf("natstest-%d", i))
+		opts.Tags = append(opts.Tags, tags[i]...)
 		opts.Cluster = server.ClusterOpts{Name: "natstest", Host: "127.0.0.1", Port: ports[i]}
 		opts.Routes = server.RoutesFromStr(routes[1:])
 		c[i] = &Server{opts: opts}

@@ -29,6 +29,8 @@ func translate(ctx context.Context, err error) error {
 	}
 	var api *jetstream.APIError
 	switch {
+	case errors.Is(err, errSilent):
+		return fmt.Errorf("%w: %w", progress.ErrUnavailable, err)
 	case errors.Is(err, progress.ErrNotFound), errors.Is(err, progress.ErrUnavailable), errors.Is(err, progress.ErrTooLarge), errors.Is(err, progress.ErrFull):
 		return err
 	case errors.Is(err, nats.ErrNoResponders):
@@ -71,6 +73,12 @@ func conflicts(err error) bool {
 func full(err error) bool {
 	var api *jetstream.APIError
 	return errors.Is(err, progress.ErrFull) || errors.As(err, &api) && errors.Is(refusal(api), progress.ErrFull)
+}
+
+// refused reports whether an error says that a message can't be stored, however well the server is.
+func refused(err error) bool {
+	var api *jetstream.APIError
+	return errors.Is(err, nats.ErrMaxPayload) || full(err) || errors.As(err, &api) && errors.Is(refusal(api), progress.ErrTooLarge)
 }
 
 // senseless says that what is stored can't be what a Log wrote.

@@ -56,8 +56,8 @@ type Log struct {
 	reads          chan struct{}
 	restore        chan struct{} // held while missing streams are made again
 	foreign        atomic.Uint64
-	reportPatience time.Duration // how long events wait for the progress that is shown with them
-	silent         atomic.Int64  // when progress could not be read last, as Unix time in nanoseconds; 0: it could since
+	reportPatience time.Duration             // how long events wait for the progress that is shown with them
+	silent         atomic.Pointer[time.Time] // when progress could not be had last; nil: it could since
 
 	link   link
 	ctx    context.Context // of the goroutines
@@ -132,25 +132,54 @@ func (l *Log) ensureReports(ctx context.Context) error {
 	return nil
 }
 
-// reporting calls f, which asks for progress or stores it. A single server that restarts
-// forgets its streams in memory, not just what is in them: then it makes the stream again.
-func (l *Log) reporting(ctx context.Context, f func() error) error {
-	err := f()
-	if !errors.Is(err, nats.ErrNoResponders) {
-		return err
+const (
+	reportPatience = 500 * time.Millisecond // how long events wait for the progress that goes with them
+	reportPause    = time.Second            // until the progress stream is tried again when it did not answer
+)
+
+// errSilent is wrapped by errors of the progress stream: events don't depend on it.
+var errSilent = errors.New("there is no progress to be had or stored now")
+
+// reporting calls f, which asks for progress or stores it. While the progress stream alone does
+// not answer, one call at a time tries whether it does, and does not wait for long: what is shown
+// with events, and written before them, must not hold them up.
+func (l *Log) reporting(ctx context.Context, f func(ctx context.Context) error) error {
+	if down := l.silent.Load(); down != nil && (time.Since(*down) < reportPause || !l.silent.CompareAndSwap(down, new(time.Now()))) {
+		return errSilent
 	}
+	bounded, cancel := context.WithTimeout(ctx, l.reportPatience)
+	defer cancel()
+	err := f(bounded)
+	if errors.Is(err, nats.ErrNoResponders) {
+		err = l.restored(bounded, f)
+	}
+	switch {
+	case err == nil:
+		l.silent.Store(nil)
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case refused(err):
+		return err
+	default:
+		l.silent.Store(new(time.Now()))
+		return fmt.Errorf("%w: %w", errSilent, err)
+	}
+}
+
+// restored calls f when the progress stream is there. A single server that restarts forgets its
+// streams in memory, not just what is in them: then the stream is made again.
+func (l *Log) restored(ctx context.Context, f func(ctx context.Context) error) error {
 	select {
 	case l.restore <- struct{}{}:
 		defer func() { <-l.restore }()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	bounded, cancel := bounded(ctx)
-	defer cancel()
-	if err := l.ensureReports(bounded); err != nil {
+	if err := l.ensureReports(ctx); err != nil {
 		return err
 	}
-	return f()
+	return f(ctx)
 }
 
 // heard takes note of what the server says about the log stream.
@@ -303,7 +332,7 @@ func (l *Log) setProgress(ctx context.Context, at string, p *progress.Progress) 
 	}
 	head := beat{record: t.record, epoch: t.epoch, attempt: p.Attempt, beat: p.Beat, rev: p.Rev}
 	msg := &nats.Msg{Subject: l.subjects.ofProgress(at, p.Attempt), Header: nats.Header{headerName: {head.encode()}}, Data: data}
-	if err := l.reporting(ctx, func() error { _, err := l.reports.publish(ctx, msg); return err }); err != nil {
+	if err := l.reporting(ctx, func(ctx context.Context) error { _, err := l.reports.publish(ctx, msg); return err }); err != nil {
 		return err
 	}
 	l.tails.reported(at, head, p, time.Now(), true)
@@ -319,7 +348,7 @@ func (l *Log) report(ctx context.Context, p string, t *tail) (*progress.Progress
 	}
 	asked := time.Now()
 	var m *message
-	err := l.reporting(ctx, func() (err error) {
+	err := l.reporting(ctx, func(ctx context.Context) (err error) {
 		m, err = l.reports.last(ctx, l.subjects.ofProgress(p, t.attempt))
 		return err
 	})

@@ -3,6 +3,7 @@ package natslog
 import (
 	"container/heap"
 	"context"
+	"errors"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -178,6 +179,9 @@ func (l *Log) lookAt(list []string) {
 	}
 	store := l.clock.now()
 	beats, err := l.beats(l.ctx, slices.Collect(maps.Keys(attempts)))
+	if errors.Is(err, errSilent) {
+		return // newer progress is heard of when it is stored
+	}
 	if err != nil {
 		l.feed.again(list)
 		return
@@ -285,7 +289,7 @@ func (f *feed) miss() {
 
 // beats returns the newest progress messages of subjects, by subject.
 func (l *Log) beats(ctx context.Context, subjects []string) (found map[string]*message, err error) {
-	err = l.reporting(ctx, func() (err error) {
+	err = l.reporting(ctx, func(ctx context.Context) (err error) {
 		found, err = l.lastOf(ctx, &l.reports, subjects)
 		return err
 	})

@@ -119,30 +119,14 @@ func (l *Log) read(ctx context.Context, p string, after uint64, limit int) (prog
 	return progress.Page{}, fmt.Errorf("%w: %w", progress.ErrUnavailable, errAgain)
 }
 
-const (
-	reportPatience = 500 * time.Millisecond // how long events wait for the progress that is shown with them
-	reportPause    = time.Second            // until progress is asked for again when it did not come
-)
-
 // reportNow is report for a read of events, which do not depend on progress: while the progress
-// stream alone has no leader, they are shown without it. known tells whether it was asked.
+// stream alone has no leader, they are shown without it. known tells whether it has answered.
 func (l *Log) reportNow(ctx context.Context, p string, t *tail) (r *progress.Progress, known bool, err error) {
-	if down := l.silent.Load(); down != 0 && time.Since(time.Unix(0, down)) < reportPause {
+	r, err = l.report(ctx, p, t)
+	if errors.Is(err, errSilent) {
 		return nil, false, nil
 	}
-	bounded, cancel := context.WithTimeout(ctx, l.reportPatience)
-	defer cancel()
-	r, err = l.report(bounded, p, t)
-	switch {
-	case err == nil:
-		l.silent.Store(0)
-		return r, true, nil
-	case ctx.Err() != nil || errors.Is(err, progress.ErrUnavailable): // what is there makes no sense
-		return nil, false, err
-	default:
-		l.silent.Store(time.Now().UnixNano())
-		return nil, false, nil
-	}
+	return r, err == nil, err
 }
 
 func setProgress(page *progress.Page, p *progress.Progress) {

@@ -14,9 +14,9 @@ import (
 // room keeps what starts a request or adds outputs from filling the log stream to the last
 // byte: what moves open requests towards their end needs some.
 type room struct {
-	max   atomic.Int64 // of the stream, in bytes; not more than 0 when it has no bound
-	used  atomic.Int64 // as the server said last, and what was appended since
-	heard atomic.Int64 // when it said so, as Unix time in nanoseconds
+	max   atomic.Int64              // of the stream, in bytes; not more than 0 when it has no bound
+	used  atomic.Int64              // as the server said last, and what was appended since
+	heard atomic.Pointer[time.Time] // when it said so
 }
 
 const (
@@ -25,9 +25,9 @@ const (
 )
 
 func (r *room) learn(info *jetstream.StreamInfo) {
-	r.max.Store(info.Config.MaxBytes)
+	r.heard.Store(new(time.Now()))
 	r.used.Store(int64(info.State.Bytes))
-	r.heard.Store(time.Now().UnixNano())
+	r.max.Store(info.Config.MaxBytes)
 }
 
 func (r *room) full(more int) bool {
@@ -41,7 +41,7 @@ func (l *Log) admit(ctx context.Context, bytes int) error {
 	if !l.room.full(bytes) {
 		return nil
 	}
-	if heard := l.room.heard.Load(); time.Since(time.Unix(0, heard)) > roomStale && l.room.heard.CompareAndSwap(heard, time.Now().UnixNano()) {
+	if heard := l.room.heard.Load(); time.Since(*heard) > roomStale && l.room.heard.CompareAndSwap(heard, new(time.Now())) {
 		if err := l.inquire(ctx); err != nil {
 			return err
 		}

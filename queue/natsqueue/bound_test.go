@@ -1,6 +1,7 @@
 package natsqueue_test
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -121,4 +122,46 @@ func TestDepthShowsWhereTicketsAre(t *testing.T) {
 	}, patience, 50*time.Millisecond)
 	require.Equal(t, queue.Depth{Ready: 5, Leased: 3, Oldest: depth.Oldest}, depth)
 	require.Less(t, depth.Oldest, time.Since(before)+time.Second)
+}
+
+// late is JetStream on a server whose clock is an hour behind.
+type late struct{ jetstream.JetStream }
+
+func (l late) Stream(ctx context.Context, name string) (jetstream.Stream, error) {
+	s, err := l.JetStream.Stream(ctx, name)
+	return lateStream{s}, err
+}
+
+type lateStream struct{ jetstream.Stream }
+
+func (s lateStream) Info(ctx context.Context, opts ...jetstream.StreamInfoOpt) (*jetstream.StreamInfo, error) {
+	info, err := s.Stream.Info(ctx, opts...)
+	if err == nil {
+		info.TimeStamp = info.TimeStamp.Add(-time.Hour)
+	}
+	return info, err
+}
+
+func (s lateStream) GetMsg(ctx context.Context, seq uint64, opts ...jetstream.GetMsgOpt) (*jetstream.RawStreamMsg, error) {
+	m, err := s.Stream.GetMsg(ctx, seq, opts...)
+	if err == nil {
+		m.Time = m.Time.Add(-time.Hour)
+	}
+	return m, err
+}
+
+func TestTheAgeOfATicketIsTakenByTheBrokersClock(t *testing.T) {
+	b := start(t)
+	opts := b.fresh()
+	enqueue(t, b.open(t, opts...), queue.Ticket{ID: "old"})
+	js, err := jetstream.New(b.connect(t))
+	require.NoError(t, err)
+	q, err := natsqueue.New(t.Context(), late{js}, opts...)
+	require.NoError(t, err)
+	defer q.Close()
+	depth, err := q.Depth(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, 1, depth.Ready)
+	require.Positive(t, depth.Oldest)
+	require.Less(t, depth.Oldest, time.Minute)
 }

@@ -3,7 +3,6 @@ package natsqueue
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -25,11 +24,10 @@ func (q *Queue) Depth(ctx context.Context) (queue.Depth, error) {
 	}
 	bounded, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	counts, _, err := q.counts(bounded)
+	counts, _, at, err := q.counts(bounded)
 	if err != nil {
 		return s, failed(ctx, "depth", err)
 	}
-	now := time.Now()
 	for lane, n := range counts {
 		delivered := uint64(0)
 		c, err := q.stream.Consumer(bounded, q.consumers[lane].name)
@@ -50,7 +48,7 @@ func (q *Queue) Depth(ctx context.Context) (queue.Depth, error) {
 		m, err := q.stream.GetMsg(bounded, delivered+1, jetstream.WithGetMsgSubject(q.cfg.subject(lane)))
 		switch {
 		case err == nil:
-			s.Oldest = max(s.Oldest, now.Sub(m.Time))
+			s.Oldest = max(s.Oldest, at.Sub(m.Time))
 		case !errors.Is(err, jetstream.ErrMsgNotFound): // else it was taken meanwhile
 			return queue.Depth{}, failed(ctx, "depth", err)
 		}

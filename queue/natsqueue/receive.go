@@ -143,7 +143,7 @@ func (q *Queue) look(ctx context.Context) error {
 	}
 	bounded, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	counts, strange, err := q.counts(bounded)
+	counts, strange, _, err := q.counts(bounded)
 	for subject, n := range strange {
 		if err != nil {
 			break
@@ -160,11 +160,11 @@ func (q *Queue) look(ctx context.Context) error {
 }
 
 // counts returns how many messages the stream holds, by lane, and by subject for those that
-// belong to none.
-func (q *Queue) counts(ctx context.Context) (lanes map[int]int, strange map[string]uint64, err error) {
+// belong to none, and when that was, by the broker's clock.
+func (q *Queue) counts(ctx context.Context) (lanes map[int]int, strange map[string]uint64, at time.Time, err error) {
 	info, err := q.stream.Info(ctx, jetstream.WithSubjectFilter(q.cfg.subjects()))
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, time.Time{}, err
 	}
 	lanes = make(map[int]int)
 	strange = make(map[string]uint64)
@@ -176,5 +176,5 @@ func (q *Queue) counts(ctx context.Context) (lanes map[int]int, strange map[stri
 			strange[subject] = n
 		}
 	}
-	return lanes, strange, nil
+	return lanes, strange, info.TimeStamp, nil
 }

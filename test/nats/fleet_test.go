@@ -129,6 +129,7 @@ func (n *node) submit(action, id string) *streamer.Receipt {
 // followed is what a viewer saw of a request.
 type followed struct {
 	events []*progress.Event
+	late   time.Duration // the longest from the making of an output until it was shown
 	err    error
 }
 
@@ -150,6 +151,9 @@ func (n *node) follow(id string) <-chan followed {
 				break
 			}
 			f.events = append(f.events, e)
+			if e.Kind == progress.Output {
+				f.late = max(f.late, time.Since(e.Time))
+			}
 		}
 		done <- f
 	}()
