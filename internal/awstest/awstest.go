@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -86,15 +87,34 @@ func StartSQS(ctx context.Context) (*Emulator, error) { return start(ctx, sqs) }
 // StartDynamoDB starts an emulator of DynamoDB, as StartSQS does one of SQS.
 func StartDynamoDB(ctx context.Context) (*Emulator, error) { return start(ctx, dynamoDB) }
 
-func start(ctx context.Context, s service) (*Emulator, error) {
+// SQSCommand returns the program that emulates SQS on a port of loopback, for those who look after
+// the process themselves. It prints its endpoint when it is ready, and ends with its standard input.
+func SQSCommand(port int) (path string, args []string, err error) { return command(sqs, port) }
+
+// DynamoDBCommand returns the program that emulates DynamoDB, as SQSCommand does that for SQS.
+func DynamoDBCommand(port int) (path string, args []string, err error) {
+	return command(dynamoDB, port)
+}
+
+// command returns the program that is an emulator; port 0 is a free one.
+func command(s service, port int) (path string, args []string, err error) {
 	dir, err := emulators()
 	if err != nil {
-		return nil, fmt.Errorf("awstest: %s: %w", s, err)
+		return "", nil, fmt.Errorf("awstest: %s: %w", s, err)
+	}
+	args = []string{"--no-warnings", filepath.Join(dir, "run.mjs"), string(s), strconv.Itoa(port)}
+	return filepath.Join(dir, "node_modules", ".bin", "node"), args, nil
+}
+
+func start(ctx context.Context, s service) (*Emulator, error) {
+	path, args, err := command(s, 0)
+	if err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("it did not start within %v", patience))
 	defer cancel()
 	out, errs := &line{first: make(chan string, 1)}, new(tail)
-	cmd := exec.Command(filepath.Join(dir, "node_modules", ".bin", "node"), "--no-warnings", filepath.Join(dir, "run.mjs"), string(s))
+	cmd := exec.Command(path, args...)
 	cmd.Stdout, cmd.Stderr = out, errs
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -139,6 +159,9 @@ func (e *Emulator) end(exited <-chan error, errs *tail) error {
 	return nil
 }
 
+// ErrNotInstalled is wrapped by the errors of StartSQS and StartDynamoDB where there are no emulators.
+var ErrNotInstalled = errors.New("the emulators are not installed")
+
 // emulators returns the folder with the installed emulators, which it looks for from the
 // working directory upwards.
 func emulators() (string, error) {
@@ -150,13 +173,13 @@ func emulators() (string, error) {
 		dir := filepath.Join(at, filepath.FromSlash(folder))
 		if _, err := os.Stat(dir); err == nil {
 			if _, err := os.Stat(filepath.Join(dir, "node_modules", ".bin", "node")); err != nil {
-				return "", fmt.Errorf("the emulators are not installed: run `make emulators` in %s", at)
+				return "", fmt.Errorf("%w: run `make emulators` in %s", ErrNotInstalled, at)
 			}
 			return dir, nil
 		}
 		up := filepath.Dir(at)
 		if up == at {
-			return "", fmt.Errorf("no %s here or above: run this within the repository", folder)
+			return "", fmt.Errorf("%w: no %s here or above: run this within the repository", ErrNotInstalled, folder)
 		}
 		at = up
 	}

@@ -99,3 +99,20 @@ func TestWhatIsNotInstalledIsSaid(t *testing.T) {
 	_, err = awstest.StartSQS(t.Context())
 	require.ErrorContains(t, err, "run `make emulators` in "+top)
 }
+
+func TestAnEmulatorOutlivesClientsThatGoAwayWithinARequest(t *testing.T) {
+	t.Parallel()
+	for _, e := range []*awstest.Emulator{awstest.SQS(t), awstest.DynamoDB(t)} {
+		at, err := url.Parse(e.Endpoint())
+		require.NoError(t, err)
+		gone, err := net.Dial("tcp", at.Host)
+		require.NoError(t, err)
+		_, err = io.WriteString(gone, "POST / HTTP/1.1\r\nHost: emulator\r\nContent-Type: application/x-amz-json-1.0\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n{")
+		require.NoError(t, err)
+		_, err = io.ReadFull(gone, make([]byte, 1)) // its answer: it has begun with the request
+		require.NoError(t, err)
+		require.NoError(t, gone.Close())
+		status, answer := listQueues(t, e.Endpoint())
+		require.NotZero(t, status, answer)
+	}
+}

@@ -15,7 +15,8 @@ type Doer interface {
 // Client returns a client that sends requests in one piece. As the SDK makes them, net/http sends
 // the headers, then the body, and then asks the body whether it has ended. If the answer is there
 // by then, smithy has closed the body, fails with io.EOF, and net/http closes the connection under
-// the answer. The SDK's retries hide that from those who have them.
+// the answer. The SDK's retries hide that from those who have them, and so they do connections that
+// the server has closed: with the whole body net/http takes another one, if nothing was sent yet.
 func Client(c Doer) Doer { return whole{c} }
 
 type whole struct{ client Doer }
@@ -29,6 +30,7 @@ func (w whole) Do(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	piece := r.WithContext(r.Context())
-	piece.Body = io.NopCloser(bytes.NewReader(body))
+	piece.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+	piece.Body, _ = piece.GetBody()
 	return w.client.Do(piece)
 }

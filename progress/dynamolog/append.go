@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
@@ -291,7 +292,7 @@ func (a *appending) create(ctx context.Context, old *head) (*head, error) {
 		}
 		return out.ResultMetadata, nil
 	})
-	if err != nil || !a.feed.watched(a.path) {
+	if err != nil || a.ends && !a.feed.watched(a.path) {
 		return nil, err
 	}
 	return decodeHead(it)
@@ -307,10 +308,11 @@ func (a *appending) extend(ctx context.Context, known *head) (*head, error) {
 	rec, n := a.rec, len(a.rec.Events)
 	before := rec.State.Last - uint64(n)
 	parts := a.parts(known)
+	moved := !a.ends && n > 0 && known != nil && len(known.raw) > 0 && known.size+len(a.chunk) > maxHead
 	var c change
 	switch {
 	case n == 0:
-	case !a.ends && known != nil && len(known.raw) > 0 && known.size+len(a.chunk) > maxHead:
+	case moved:
 		if err := a.putData(ctx, a.path, segmentSort(known.epoch, known.state.Last), encodeSegment(known.raw)); err != nil {
 			return nil, err
 		}
@@ -325,11 +327,12 @@ func (a *appending) extend(ctx context.Context, known *head) (*head, error) {
 			c.want(attrBytes, "<=", number(maxHead-len(a.chunk)))
 		}
 	}
+	state, changed, expires := a.stateBytes(), a.clock.latest(), time.Time{}
 	c.set(attrRecord, blob([]byte(rec.ID)))
 	c.set(attrLast, number(rec.State.Last))
-	c.set(attrState, blob(a.stateBytes()))
+	c.set(attrState, blob(state))
 	c.set(attrAttempt, number(rec.State.Attempt))
-	c.set(attrChanged, number(a.clock.latest().UnixMilli()))
+	c.set(attrChanged, number(changed.UnixMilli()))
 	c.add(attrWrites, number(1))
 	if a.checkpoint.record != "" {
 		c.set(attrCheckpoint, text(a.checkpoint.encode()))
@@ -341,7 +344,8 @@ func (a *appending) extend(ctx context.Context, known *head) (*head, error) {
 		c.set(attrParts, boolean(true))
 	}
 	if a.ends {
-		gone := number(a.clock.expiry(rec.Retention).Unix())
+		expires = a.clock.expiry(rec.Retention)
+		gone := number(expires.Unix())
 		c.set(attrExpires, gone)
 		if parts {
 			c.set(attrList, text(shard(endedList, a.path)))
@@ -356,20 +360,58 @@ func (a *appending) extend(ctx context.Context, known *head) (*head, error) {
 	c.want(attrEpoch, "=", blob([]byte(rec.State.Epoch)))
 	c.want(attrLast, "=", number(before))
 	c.absent(attrExpires)
-	return a.update(ctx, a.path, &c, a.feed.watched(a.path))
+	if known == nil || !known.whole() {
+		return a.update(ctx, a.path, &c, a.feed.watched(a.path))
+	}
+	// The conditions say that the head was as known, so nobody needs to tell what it is then.
+	h := *known
+	h.writes++
+	h.changed, h.expires, h.parts = time.UnixMilli(changed.UnixMilli()), expires, parts
+	if moved {
+		h.first, h.size, h.chunks, h.raw = before+1, 0, nil, nil
+	}
+	if err := a.grow(&h, state); err != nil {
+		return nil, err
+	}
+	_, err := a.update(ctx, a.path, &c, false)
+	return &h, err
 }
 
-// report has the head show the record's progress, and none of an attempt before it.
+// grow has a copy of the head before the record be the one after it.
+func (a *appending) grow(h *head, state []byte) (err error) {
+	if h.state, err = decodeState(state); err != nil {
+		return err
+	}
+	h.state.Epoch, h.state.Record, h.state.Last = h.epoch, a.rec.ID, a.rec.State.Last
+	h.checkpoint = a.checkpoint
+	if p, replaced := a.progress(); replaced {
+		h.progress = p
+	}
+	if len(a.chunk) == 0 {
+		return nil
+	}
+	c, err := decodeChunk(a.chunk)
+	h.size += len(a.chunk)
+	h.chunks, h.raw = append(slices.Clip(h.chunks), c), append(slices.Clip(h.raw), a.chunk)
+	return err
+}
+
+// progress returns the progress that the head shows after the record, where the record has one or
+// those before it are of an attempt that is over.
+func (a *appending) progress() (p *progress.Progress, replaced bool) {
+	if a.rec.Progress != nil {
+		return a.rec.Progress, true
+	}
+	return nil, slices.ContainsFunc(a.rec.Events, func(e *progress.Event) bool { return e.Kind == progress.Started })
+}
+
+// report has the head show the progress.
 func (a *appending) report(c *change) {
-	if p := a.rec.Progress; p != nil {
+	switch p, replaced := a.progress(); {
+	case p != nil:
 		c.set(attrProgress, blob(encodeProgress(p)))
 		c.set(attrBeat, number(p.Beat))
-		return
-	}
-	for _, e := range a.rec.Events {
-		if e.Kind == progress.Started {
-			c.remove(attrProgress, attrBeat)
-			return
-		}
+	case replaced:
+		c.remove(attrProgress, attrBeat)
 	}
 }

@@ -14,14 +14,19 @@ import (
 // is to be looked at again.
 type feed struct {
 	fast, quiet time.Duration
+	rare        time.Duration // instead of these while a stream is followed
 	looks       atomic.Uint64
 	turn        chan struct{} // held by the poller that waits
 	sooner      chan struct{} // there may be something to look at earlier than it thinks
+	first       chan struct{} // something is watched, and nothing was
 
-	mu     sync.Mutex
-	paths  map[string]*watch
-	due    dueHeap // those that nobody looks at now
-	closed bool
+	mu      sync.Mutex
+	paths   map[string]*watch
+	found   map[string]found // just now, of logs that nobody watches: who reads or makes one may watch it next
+	cleared time.Time        // when all of that was forgotten
+	due     dueHeap          // those that nobody looks at now
+	stream  bool             // a stream tells what changes
+	closed  bool
 }
 
 // watch is a watched log.
@@ -32,12 +37,21 @@ type watch struct {
 	seen    bool      // whether anything is known
 	head    *head     // the newest that is known, nil when there is no log
 	since   time.Time // when that became known
-	fresh   time.Time // when a change of nothing but the progress was found
-	doubt   bool      // what an eventually consistent read found contradicts it
+	doubt   bool      // what an eventually consistent read found contradicts it, or may be too old
+	changed bool      // it may have, since it was looked at last
+	floor   time.Time // what was asked for earlier may be older than what this process has written
+	behind  bool      // this process has written something newer than the head, which nobody has seen
 	pause   time.Duration
 	due     time.Time // when it is looked at again
 	place   int       // in the heap, -1 while it is looked at
 	removed bool
+}
+
+// found is what was found of a log that nobody watches.
+type found struct {
+	head  *head     // nil: this process has written it, and what it is then was not told
+	until time.Time // so long it counts as known to who watches the log then
+	floor time.Time // what was asked for earlier may be older than what this process has written
 }
 
 // watcher is one call of Watch; its function is nil when it was stopped.
@@ -57,11 +71,16 @@ const (
 	remembered = 16 << 10              // bytes of a head's events that are kept, so that many watched logs take little
 	freshness  = 50 * time.Millisecond // how long what was found counts as the newest
 	endedPause = time.Minute           // after which a log that has ended is looked at, at the latest
+	made       = time.Second           // how long what this process has made counts as known, while its ticket is sent
+	maxFound   = 256                   // logs of which something is known that nobody watches
 	slop       = 20 * time.Millisecond // by how much a look may be early, to share a call with others
 )
 
 func newFeed(fast, quiet time.Duration) *feed {
-	return &feed{fast: fast, quiet: quiet, turn: make(chan struct{}, 1), sooner: make(chan struct{}, 1), paths: make(map[string]*watch)}
+	return &feed{
+		fast: fast, quiet: quiet, rare: min(10*quiet, endedPause),
+		turn: make(chan struct{}, 1), sooner: make(chan struct{}, 1), first: make(chan struct{}, 1), paths: make(map[string]*watch), found: make(map[string]found),
+	}
 }
 
 // join adds a watcher.
@@ -73,9 +92,17 @@ func (f *feed) join(path string, wr *watcher) (*watch, error) {
 	}
 	w := f.paths[path]
 	if w == nil {
-		w = &watch{path: path, pause: f.fast, due: time.Now().Add(f.fast / 2)}
+		now := time.Now()
+		w = &watch{path: path, pause: f.fast, due: now.Add(f.fast / 2), floor: now, changed: f.stream}
 		f.paths[path] = w
+		if k := f.found[path]; k.head != nil && now.Before(k.until) {
+			w.learn(k.head, sight{consistent: true, own: true})
+		}
+		delete(f.found, path)
 		heap.Push(&f.due, w)
+		if len(f.paths) == 1 {
+			poke(f.first)
+		}
 	}
 	w.watchers = append(slices.Clip(w.watchers), wr)
 	return w, nil
@@ -102,10 +129,11 @@ func (f *feed) leave(w *watch, wr *watcher) {
 	}
 }
 
-func (f *feed) size() int {
+// size returns how many logs are watched, and whether a stream tells what changes.
+func (f *feed) size() (watched int, stream bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return len(f.paths)
+	return len(f.paths), f.stream
 }
 
 func (f *feed) close() {
@@ -116,6 +144,7 @@ func (f *feed) close() {
 		w.removed = true
 	}
 	clear(f.paths)
+	clear(f.found)
 	f.due = nil
 }
 
@@ -137,15 +166,15 @@ func (f *feed) known(path string) *head {
 }
 
 // recall returns what was last found of a watched log, where a reader with that cursor can
-// have it: it has events that the reader has not seen, or a progress that was found just now.
+// have it: it has events that the reader has not seen, or it was found just now.
 func (f *feed) recall(path string, after uint64) *head {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	w := f.paths[path]
-	if w == nil || w.head == nil || after > w.head.state.Last {
+	if w == nil || w.head == nil || w.behind || after > w.head.state.Last {
 		return nil
 	}
-	if after == w.head.state.Last && time.Since(w.fresh) > freshness {
+	if after == w.head.state.Last && time.Since(w.since) > freshness {
 		return nil
 	}
 	return w.head
@@ -157,19 +186,29 @@ func (f *feed) learned(path string, h *head, s sight) bool {
 	f.mu.Lock()
 	w := f.paths[path]
 	if w == nil || h == nil && s.own {
+		if w != nil {
+			f.passed(w)
+		}
+		f.keep(path, h, s)
 		f.mu.Unlock()
 		return false
 	}
+	old := s.begun.Before(w.floor)
+	if old && w.head == nil && !s.own {
+		f.mu.Unlock()
+		return false
+	}
+	w.behind = w.behind && (old || !s.consistent)
 	news := w.learn(h, s)
 	if news && !s.own {
 		w.pause = f.fast
 	}
 	if s.own && w.place >= 0 {
 		// Who writes sees what is there, and need not look.
-		w.due = s.begun.Add(w.pause)
+		w.due = s.begun.Add(f.pause(w))
 		heap.Fix(&f.due, w.place)
 	}
-	if news && !s.own && w.place >= 0 {
+	if news && !s.own && w.place >= 0 && !f.stream {
 		w.due = time.Now().Add(w.pause)
 		heap.Fix(&f.due, w.place)
 		f.wake()
@@ -184,6 +223,39 @@ func (f *feed) learned(path string, h *head, s sight) bool {
 	}
 	tell(list, record)
 	return true
+}
+
+// passed takes note that this process has written a log that was not watched when the write began,
+// and so does not know its head. It is looked at soon. mu is locked.
+func (f *feed) passed(w *watch) {
+	w.floor, w.behind = time.Now(), true
+	if w.place >= 0 {
+		w.due = w.floor
+		heap.Fix(&f.due, w.place)
+		f.wake()
+	}
+}
+
+// keep keeps what was found of a log that nobody watches. mu is locked.
+func (f *feed) keep(path string, h *head, s sight) {
+	k, now := f.found[path], time.Now()
+	if f.paths[path] != nil || f.closed || !s.own && (s.begun.Before(k.floor) || s.begun.Before(f.cleared)) {
+		return
+	}
+	if len(f.found) >= maxFound {
+		clear(f.found)
+		f.cleared = now
+	}
+	k.head, k.until = h, now.Add(freshness)
+	switch {
+	case h == nil && s.own:
+		k.floor = now
+	case h == nil || !h.expires.IsZero():
+		k.head = nil
+	case s.own:
+		k.until = now.Add(made)
+	}
+	f.found[path] = k
 }
 
 // learn takes note of what was found, and reports whether that is news.
@@ -214,10 +286,8 @@ func (w *watch) learn(h *head, s sight) bool {
 	}
 	w.seen, w.doubt = true, false
 	w.since = time.Now()
-	w.fresh = time.Time{}
 	lives := false // it just lives: viewers see no signs of life
 	if same && h.state.Record == w.head.state.Record {
-		w.fresh = w.since
 		lives = sameRev(h.newest(), w.head.newest())
 	}
 	w.head = h
@@ -264,9 +334,12 @@ func tell(list []*watcher, record string) {
 }
 
 // wake has the poller that waits look again how long it may.
-func (f *feed) wake() {
+func (f *feed) wake() { poke(f.sooner) }
+
+// poke signals unless that was done already.
+func poke(c chan struct{}) {
 	select {
-	case f.sooner <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -282,10 +355,12 @@ func (f *feed) take(n int) (list []*watch, consistent bool, wait time.Duration) 
 		if len(list) == 0 && now.Before(w.due) {
 			return nil, false, w.due.Sub(now)
 		}
-		if now.Add(slop).Before(w.due) || len(list) > 0 && w.doubt != consistent {
+		doubt := w.doubt || w.changed || w.behind
+		if now.Add(slop).Before(w.due) || len(list) > 0 && doubt != consistent {
 			break
 		}
-		consistent = w.doubt
+		consistent = doubt
+		w.doubt, w.changed = doubt, false
 		heap.Pop(&f.due)
 		list = append(list, w)
 	}
@@ -304,15 +379,18 @@ func (f *feed) put(w *watch, missed bool, date time.Time) {
 		return
 	}
 	at := time.Now()
-	switch {
-	case w.doubt && !missed:
-		w.due = at
-	default:
+	switch h := w.head; {
+	case missed:
 		w.due = at.Add(w.pause)
-		w.pause = min(w.pause*3/2, f.quiet)
-	}
-	if h := w.head; h != nil && !h.expires.IsZero() && !w.doubt && !missed {
+	case w.doubt || w.changed || w.behind:
+		w.due = at
+	case h != nil && !h.expires.IsZero():
 		w.due = at.Add(min(max(h.expires.Sub(date), f.fast), endedPause))
+	default:
+		w.due = at.Add(f.pause(w))
+	}
+	if missed || !w.doubt {
+		w.pause = min(w.pause*3/2, f.quiet)
 	}
 	heap.Push(&f.due, w)
 	f.wake()

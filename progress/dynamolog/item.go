@@ -106,6 +106,9 @@ func hashOf(b []byte) string {
 // gone reports whether the retention of the log is over at a time, by the store's clock.
 func (h *head) gone(now time.Time) bool { return !h.expires.IsZero() && !now.Before(h.expires) }
 
+// whole reports whether the head has the events that it had when it was read.
+func (h *head) whole() bool { return len(h.raw) > 0 || h.size == 0 }
+
 // newest returns the progress to show, and nil when there is none of the newest attempt.
 func (h *head) newest() *progress.Progress {
 	if h.progress == nil || h.progress.Attempt != h.state.Attempt {

@@ -188,7 +188,7 @@ func TestTheClocksOfMachinesDontMatter(t *testing.T) {
 			c := newClient(nil)
 			transport := &http.Transport{MaxIdleConnsPerHost: 10}
 			t.Cleanup(transport.CloseIdleConnections)
-			s := service{at(t, awstest.DynamoDB(t).Endpoint(), shifted{transport, by}), []dynamolog.Option{dynamolog.WithoutTTL()}}
+			s := service{Client: at(t, awstest.DynamoDB(t).Endpoint(), shifted{transport, by}), opts: []dynamolog.Option{dynamolog.WithoutTTL()}}
 			c.Client, c.table = s, s.create(t)
 			l := &log{s.open(t, c, c.table), t, nil}
 

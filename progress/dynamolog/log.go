@@ -13,8 +13,9 @@
 // clocks of the machines don't matter.
 //
 // Watched logs are looked at ([WithPoll]), 100 in a call, by goroutines that all watchers of a
-// Log share. What this process writes is notified at once. Calls of DynamoDB are bounded to 5 s
-// even where the context is not, and made once.
+// Log share; where the table's stream is read ([WithStreams]), mostly those that have changed.
+// What this process writes is notified at once. Calls of DynamoDB are bounded to 5 s even where
+// the context is not, and made once.
 package dynamolog
 
 import (
@@ -32,9 +33,10 @@ import (
 // Log is a progress.Log on a table of DynamoDB. All methods may be called concurrently.
 type Log struct {
 	store
-	cfg  config
-	feed *feed
-	scan scan
+	cfg    config
+	feed   *feed
+	stream *stream // nil where none is read
+	scan   scan
 
 	life   context.Context // of the goroutines
 	cancel context.CancelFunc
@@ -53,7 +55,10 @@ func New(ctx context.Context, client Client, table string, opts ...Option) (*Log
 		return nil, fmt.Errorf("dynamolog: %w", err)
 	}
 	l := &Log{cfg: c, store: store{client: client, table: table}}
-	if err := l.inspect(ctx, c.withoutTTL); err != nil {
+	if c.streams != nil {
+		l.stream = newStream(l)
+	}
+	if err := l.inspect(ctx); err != nil {
 		return nil, fmt.Errorf("dynamolog: table %q: %w", table, err)
 	}
 	l.feed = newFeed(c.fast, c.quiet)
@@ -61,6 +66,9 @@ func New(ctx context.Context, client Client, table string, opts ...Option) (*Log
 	l.life, l.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	for range pollers {
 		l.ends.Go(l.poll)
+	}
+	if l.stream != nil {
+		l.ends.Go(l.stream.run)
 	}
 	return l, nil
 }
@@ -79,11 +87,19 @@ type Stats struct {
 	Watched int    // requests that are watched
 	Looks   uint64 // items that were read for watchers, as what they cost: half a read unit each up to 4 KiB
 	Foreign uint64 // items that were found in the table and make no sense
+
+	Streaming   bool   // the table's stream says what changes, and looks are rare
+	StreamReads uint64 // calls of GetRecords, each a streams read request unit
 }
 
 // Stats returns what the log holds now.
 func (l *Log) Stats() Stats {
-	return Stats{Watched: l.feed.size(), Looks: l.feed.looks.Load(), Foreign: l.foreign.Load()}
+	s := Stats{Looks: l.feed.looks.Load(), Foreign: l.foreign.Load()}
+	s.Watched, s.Streaming = l.feed.size()
+	if l.stream != nil {
+		s.StreamReads = l.stream.reads.Load()
+	}
+	return s
 }
 
 // Tail implements progress.Log. It is a consistent read.

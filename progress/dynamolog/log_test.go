@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodbstreams"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
@@ -26,7 +27,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // service is a DynamoDB to make tables on, with what its logs need.
 type service struct {
 	*dynamodb.Client
-	opts []dynamolog.Option
+	streams dynamolog.StreamsClient // nil where it has none
+	opts    []dynamolog.Option
 }
 
 // start returns an emulator, or DynamoDB itself where STREAMER_AWS_TEST says so: then region
@@ -37,10 +39,14 @@ func start(tb testing.TB) service {
 	if os.Getenv("STREAMER_AWS_TEST") == "1" {
 		c, err := config.LoadDefaultConfig(tb.Context(), config.WithHTTPClient(&http.Client{Transport: transport(tb)}))
 		require.NoError(tb, err)
-		return service{Client: dynamodb.NewFromConfig(c)}
+		return service{Client: dynamodb.NewFromConfig(c), streams: dynamodbstreams.NewFromConfig(c)}
 	}
 	if endpoint := os.Getenv("STREAMER_DYNAMODB_LOCAL"); endpoint != "" {
-		return service{Client: at(tb, endpoint, transport(tb))}
+		c := at(tb, endpoint, transport(tb))
+		o := c.Options()
+		return service{Client: c, streams: dynamodbstreams.New(dynamodbstreams.Options{
+			Region: o.Region, BaseEndpoint: o.BaseEndpoint, HTTPClient: o.HTTPClient, Credentials: o.Credentials,
+		})}
 	}
 	return service{Client: at(tb, awstest.DynamoDB(tb).Endpoint(), transport(tb)), opts: []dynamolog.Option{dynamolog.WithoutTTL()}}
 }
@@ -87,20 +93,40 @@ func (s service) open(tb testing.TB, client dynamolog.Client, table string, opts
 const patience = 10 * time.Second
 
 func TestLogKeepsTheContract(t *testing.T) {
+	s, fast := start(t), dynamolog.WithPoll(10*time.Millisecond, 100*time.Millisecond)
+	keepsTheContract(t, func(t testing.TB) func(testing.TB) *dynamolog.Log {
+		table := s.create(t)
+		return func(t testing.TB) *dynamolog.Log { return s.open(t, s, table, fast) }
+	})
+}
+
+// What other processes change is told by the stream alone: it is polled once a minute.
+func TestLogKeepsTheContractWithStreams(t *testing.T) {
+	t.Parallel()
 	s := start(t)
-	fast := dynamolog.WithPoll(10*time.Millisecond, 100*time.Millisecond)
+	keepsTheContract(t, func(t testing.TB) func(testing.TB) *dynamolog.Log {
+		table := s.create(t)
+		client, streams := s.streamed(t, table)
+		return func(t testing.TB) *dynamolog.Log {
+			return s.open(t, client, table, dynamolog.WithStreams(streams), dynamolog.WithPoll(10*time.Millisecond, time.Minute))
+		}
+	})
+}
+
+// keepsTheContract runs the suite on tables that create makes, and on logs on these.
+func keepsTheContract(t *testing.T, create func(testing.TB) func(testing.TB) *dynamolog.Log) {
 	var tables sync.Map // of logs
-	another := func(t testing.TB, table string) progress.Log {
-		l := s.open(t, s, table, fast)
-		tables.Store(progress.Log(l), table)
+	another := func(t testing.TB, open func(testing.TB) *dynamolog.Log) progress.Log {
+		l := open(t)
+		tables.Store(progress.Log(l), open)
 		return l
 	}
 	again := func(t testing.TB, l progress.Log) progress.Log {
-		table, _ := tables.Load(l)
-		return another(t, table.(string))
+		open, _ := tables.Load(l)
+		return another(t, open.(func(testing.TB) *dynamolog.Log))
 	}
 	logtest.Run(t, logtest.Harness{
-		New:    func(t testing.TB) progress.Log { return another(t, s.create(t)) },
+		New:    func(t testing.TB) progress.Log { return another(t, create(t)) },
 		Peer:   again,
 		Reopen: again,
 		Wait:   30 * time.Second,

@@ -17,7 +17,7 @@ const pageBytes = 256 << 10
 // Read implements progress.Log. It is a consistent read of the head, and of the items beside
 // it where the page needs them. A page has about 256 KiB at most, unless the record of its first
 // event is larger. What a watched log was found to have is read from memory: events that the
-// caller has not seen, or for 50 ms a progress that came alone. What another process has appended
+// caller has not seen, or for 50 ms that there are no others. What another process has appended
 // since the last look at it (WithPoll) is missing then, and notified by the next.
 func (l *Log) Read(ctx context.Context, key progress.Key, after uint64, limit int) (progress.Page, error) {
 	if err := ctx.Err(); err != nil {

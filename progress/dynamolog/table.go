@@ -18,7 +18,7 @@ import (
 const indexName = "open"
 
 // inspect returns what of the table does not fit.
-func (l *Log) inspect(ctx context.Context, withoutTTL bool) error {
+func (l *Log) inspect(ctx context.Context) error {
 	table, err := l.describe(ctx)
 	if err != nil {
 		return opening(ctx, "DescribeTable", err)
@@ -26,7 +26,12 @@ func (l *Log) inspect(ctx context.Context, withoutTTL bool) error {
 	if err := checkTable(table); err != nil {
 		return err
 	}
-	if withoutTTL {
+	if l.stream != nil {
+		if err := l.stream.inspect(ctx, table); err != nil {
+			return err
+		}
+	}
+	if l.cfg.withoutTTL {
 		return nil
 	}
 	var ttl *types.TimeToLiveDescription

@@ -13,7 +13,8 @@ import (
 const pollers = 4
 
 // Watch implements progress.Log. notify is called by goroutines of the Log, and by those that
-// write or read through it. What another process changes is found by looking: see WithPoll.
+// write or read through it. What another process changes is found by looking: see WithPoll and
+// WithStreams.
 func (l *Log) Watch(ctx context.Context, key progress.Key, notify func(record string)) (stop func(), err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -79,7 +80,11 @@ func (l *Log) lookAt(list []*watch, consistent bool) {
 	for _, p := range left {
 		missed[p] = true
 	}
-	l.feed.looks.Add(uint64(len(found)))
+	looks := len(found)
+	if consistent {
+		looks *= 2
+	}
+	l.feed.looks.Add(uint64(looks))
 	for _, w := range list {
 		if err != nil || missed[w.path] {
 			l.feed.put(w, true, date)

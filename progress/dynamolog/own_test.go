@@ -1,0 +1,112 @@
+package dynamolog_test
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pay-theory/streamer/v2/progress"
+)
+
+// first returns the first event, and the state.
+func (l *log) first(id string) progress.Page {
+	l.t.Helper()
+	page, err := l.Read(l.t.Context(), key(id), 0, 1)
+	require.NoError(l.t, err)
+	return page
+}
+
+func TestWhatWasAppendedIsReadThoughTheLogCameToBeWatchedMeanwhile(t *testing.T) {
+	t.Parallel()
+	l, c := newLog(t, rarely())
+	state := l.start("r")
+	c.hook(func(_ context.Context, in any) error {
+		if _, ok := in.(*dynamodb.UpdateItemInput); ok {
+			c.hook(nil, nil)
+			l.watch("r")
+			require.Equal(t, uint64(2), l.first("r").State.Last)
+		}
+		return nil
+	}, nil)
+	l.must("r", state, event(progress.Canceling))
+	require.Equal(t, progress.Canceling, l.first("r").State.Phase)
+}
+
+func TestWhatWasAppendedIsReadThoughAnEarlierLookComesLater(t *testing.T) {
+	t.Parallel()
+	l, c := newLog(t, rarely())
+	state := l.start("r")
+	c.hook(nil, func(in, _ any) error {
+		if _, ok := in.(*dynamodb.GetItemInput); ok {
+			c.hook(nil, nil)
+			l.must("r", state, event(progress.Canceling))
+			l.watch("r")
+		}
+		return nil
+	})
+	l.first("r")
+	require.Equal(t, progress.Canceling, l.first("r").State.Phase)
+}
+
+func TestWhatWasAppendedIsReadThoughAnEarlierReadEndsBeforeTheLogIsWatched(t *testing.T) {
+	t.Parallel()
+	l, c := newLog(t, rarely())
+	state := l.start("r")
+	c.hook(nil, func(in, _ any) error {
+		if _, ok := in.(*dynamodb.GetItemInput); ok {
+			c.hook(nil, nil)
+			l.must("r", state, event(progress.Canceling))
+		}
+		return nil
+	})
+	l.first("r")
+	l.watch("r")
+	require.Equal(t, progress.Canceling, l.first("r").State.Phase)
+}
+
+func TestWhatAnAppendWasRefusedForIsReadThoughTheLogCameToBeWatchedMeanwhile(t *testing.T) {
+	t.Parallel()
+	l, c := newLog(t, rarely())
+	other := l.again(rarely())
+	state := l.start("r")
+	c.hook(func(_ context.Context, in any) error {
+		if _, ok := in.(*dynamodb.UpdateItemInput); ok {
+			c.hook(nil, nil)
+			l.watch("r")
+			require.Equal(t, progress.Started, l.first("r").State.Phase)
+			other.must("r", state, event(progress.Canceling))
+		}
+		return nil
+	}, nil)
+	_, err := l.put("r", state, output(100))
+	require.ErrorAs(t, err, new(*progress.ConflictError))
+	require.Equal(t, progress.Canceling, l.first("r").State.Phase)
+}
+
+func TestWatchersAreToldOfWhatWasAppendedWhileTheyCame(t *testing.T) {
+	t.Parallel()
+	l, c := newLog(t, rarely())
+	state := l.start("r")
+	var once sync.Once
+	told := make(chan string, 10)
+	c.hook(func(_ context.Context, in any) error {
+		if _, ok := in.(*dynamodb.UpdateItemInput); ok {
+			once.Do(func() {
+				stop, err := l.Watch(t.Context(), key("r"), func(record string) { told <- record })
+				require.NoError(t, err)
+				t.Cleanup(stop)
+			})
+		}
+		return nil
+	}, nil)
+	state = l.must("r", state, event(progress.Canceling))
+	require.Equal(t, state.Record, <-told)
+	require.Eventually(t, func() bool { return l.Stats().Looks > 0 }, patience, 5*time.Millisecond, "what it is now is looked up at once")
+	page, err := l.Read(t.Context(), key("r"), 2, 1)
+	require.NoError(t, err)
+	require.Len(t, page.Events, 1)
+}
