@@ -22,7 +22,7 @@ test: test-go test-web ## run all tests: Go, TypeScript, and both in nginx and C
 test-go: emulators ## run the tests of all Go modules (nginx and Caddy are installed if they are missing)
 	@.ci/packages nginx caddy
 	@$(if $(RACE),,echo "no C compiler found: testing without the race detector";) \
-	set -e; for dir in $(MODULES); do (cd $$dir && go test $(RACE) ./...); done
+	set -e; for dir in $(MODULES); do (cd $$dir && go test -timeout 20m $(RACE) ./...); done
 
 emulators: ## install what stands in for AWS in tests, unless it is there
 	@.ci/packages node npm

@@ -259,8 +259,22 @@ func TestAGatewayRunsNothingAndAWorkerServesNoWebSocket(t *testing.T) {
 
 func TestWrongFlagsAreRefused(t *testing.T) {
 	t.Parallel()
-	for _, args := range []string{"-role boss", "-auth x", "-lease 0s", "-attempts 0", "surplus"} {
+	for args, why := range map[string]string{
+		"-role boss":                    "-role boss: want",
+		"-auth x":                       "-auth x: want",
+		"-lease 0s":                     "-lease, ",
+		"-attempts 0":                   "-attempts must be",
+		"surplus":                       `unexpected argument "surplus"`,
+		"-nats n -data d":               "-nats, -data and -sqs: want one of them",
+		"-sqs http://s/q -nats n":       "-nats, -data and -sqs: want one of them",
+		"-sqs http://s/q -data d":       "-nats, -data and -sqs: want one of them",
+		"-sqs http://s/q -replicas 3":   "-replicas 3: want",
+		"-sqs http://s/q -table=":       "-table: want the name",
+		"-sqs http://s/q -dynamo 127.0": "-dynamo 127.0: want the endpoint",
+		"-dynamo http://d":              "-dynamo and -table: want them with -sqs only",
+		"-nats n -table t":              "-dynamo and -table: want them with -sqs only",
+	} {
 		_, err := parse(strings.Fields(args), io.Discard)
-		require.Error(t, err, args)
+		require.ErrorContains(t, err, why, args)
 	}
 }

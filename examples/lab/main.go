@@ -9,6 +9,14 @@
 // or, over HTTP,
 //
 //	curl -N -H "Authorization: Bearer acme:alice" 127.0.0.1:8080/requests/test-123/events
+//
+// It keeps requests in memory, or where a flag says: -data in a directory, -nats on NATS servers,
+// -sqs in a queue of SQS and a table of DynamoDB, which must exist:
+//
+//	go run ./examples/lab -sqs https://sqs.us-east-1.amazonaws.com/123456789012/tickets -table streamer
+//
+// Region and credentials come from where the AWS SDK looks for them. The URL may also be that of
+// a queue of an emulator; -dynamo is then the endpoint of the other one.
 package main
 
 import (
@@ -44,11 +52,17 @@ func main() {
 	}
 }
 
+// defaultTable is the table of DynamoDB where no flag names one.
+const defaultTable = "streamer"
+
 type config struct {
 	addr        string
 	role        string
 	nats        string
 	data        string
+	sqs         string
+	dynamo      string
+	table       string
 	replicas    int
 	lease       time.Duration
 	retention   time.Duration
@@ -65,8 +79,11 @@ func parse(args []string, stderr io.Writer) (config, error) {
 	f.SetOutput(stderr)
 	f.StringVar(&c.addr, "addr", "127.0.0.1:8080", "address to serve; port 0 takes a free one")
 	f.StringVar(&c.role, "role", "all", "all, gateway (runs no queued work) or worker (serves nothing but probes)")
-	f.StringVar(&c.nats, "nats", "", "comma-separated `URLs` of NATS servers with JetStream, where requests are kept; without it and -data: in memory")
+	f.StringVar(&c.nats, "nats", "", "comma-separated `URLs` of NATS servers with JetStream, where requests are kept; without it, -data and -sqs: in memory")
 	f.StringVar(&c.data, "data", "", "`directory` to keep requests in, with a NATS server in this process")
+	f.StringVar(&c.sqs, "sqs", "", "`URL` of a queue of SQS for tickets; logs are in DynamoDB then")
+	f.StringVar(&c.dynamo, "dynamo", "", "`URL` of an emulator of DynamoDB, which need not have time to live; default: DynamoDB itself")
+	f.StringVar(&c.table, "table", defaultTable, "`name` of the table of DynamoDB")
 	f.IntVar(&c.replicas, "replicas", 1, "on how many servers of the NATS cluster")
 	f.DurationVar(&c.lease, "lease", 30*time.Second, "how long a lost worker's request waits for another")
 	f.DurationVar(&c.retention, "retention", 15*time.Minute, "how long a request stays after its end")
@@ -83,8 +100,14 @@ func parse(args []string, stderr io.Writer) (config, error) {
 		return c, fmt.Errorf("unexpected argument %q", f.Arg(0))
 	case c.role != "all" && c.role != "gateway" && c.role != "worker":
 		return c, fmt.Errorf("-role %s: want all, gateway or worker", c.role)
-	case c.nats != "" && c.data != "":
-		return c, errors.New("-nats and -data: want one of them")
+	case c.nats != "" && c.data != "" || c.sqs != "" && c.nats+c.data != "":
+		return c, errors.New("-nats, -data and -sqs: want one of them")
+	case c.sqs == "" && (c.dynamo != "" || c.table != defaultTable):
+		return c, errors.New("-dynamo and -table: want them with -sqs only")
+	case c.table == "":
+		return c, errors.New("-table: want the name of a table with -sqs")
+	case c.dynamo != "" && endpoint(c.dynamo) == nil:
+		return c, fmt.Errorf("-dynamo %s: want the endpoint of an emulator, such as http://127.0.0.1:8000", c.dynamo)
 	case c.replicas < 1 || c.replicas > 1 && c.nats == "":
 		return c, fmt.Errorf("-replicas %d: want at least 1, and more only with -nats", c.replicas)
 	case c.auth != "none" && c.auth != "dev":

@@ -29,18 +29,26 @@ func kinds(shape fleet.Shape) ([]kind, time.Duration) {
 		return []kind{{"stop", fleet.All, 1}}, 10 * time.Second
 	case fleet.Embedded:
 		return []kind{{"kill", fleet.All, 4}, {"stop", fleet.All, 3}, {"term", fleet.All, 2}}, 4 * time.Second
+	case fleet.Amazon:
+		return append(apart(), kind{"stop", fleet.AWS, 5}), 2 * time.Second
 	default:
-		return []kind{
-			{"kill", fleet.Worker, 6}, {"stop", fleet.Worker, 7}, {"term", fleet.Worker, 3},
-			{"kill", fleet.Gateway, 5}, {"stop", fleet.Gateway, 3}, {"term", fleet.Gateway, 2},
-			{"kill", fleet.NATS, 2}, {"leader", fleet.NATS, 3}, {"stop", fleet.NATS, 3}, {"term", fleet.NATS, 2},
-		}, 1200 * time.Millisecond
+		return append(apart(),
+			kind{"kill", fleet.NATS, 2}, kind{"leader", fleet.NATS, 3}, kind{"stop", fleet.NATS, 3}, kind{"term", fleet.NATS, 2},
+		), 1200 * time.Millisecond
+	}
+}
+
+// apart returns the faults of gateways and workers that are processes of their own.
+func apart() []kind {
+	return []kind{
+		{"kill", fleet.Worker, 6}, {"stop", fleet.Worker, 7}, {"term", fleet.Worker, 3},
+		{"kill", fleet.Gateway, 5}, {"stop", fleet.Gateway, 3}, {"term", fleet.Gateway, 2},
 	}
 }
 
 // mostAtOnce is how many processes of a role are disturbed at once.
 func mostAtOnce(role string, of int) int {
-	if role == fleet.NATS {
+	if role == fleet.NATS || role == fleet.AWS {
 		return 1
 	}
 	return max(1, of-1)
@@ -50,7 +58,7 @@ const (
 	firstQuorum = 0.35            // of the time
 	nextQuorum  = 3 * time.Minute // after the last
 	hold        = 5 * time.Second // for how long submits are tried without a quorum
-	rest        = 3 * time.Second // that NATS servers have at least between two faults
+	rest        = 3 * time.Second // that stores have at least between two faults
 )
 
 // misbehave does one fault after the other, until ctx ends, and waits until all is over. What
@@ -105,8 +113,11 @@ func (w *world) fault(ctx context.Context, k kind, index int, length time.Durati
 	switch k.name {
 	case "stop":
 		longest := 3 * lease
-		if k.role == fleet.NATS {
+		switch k.role {
+		case fleet.NATS:
 			longest = lease
+		case fleet.AWS:
+			longest = 2 * lease // the SDK's calls may take 5 s
 		}
 		w.setPID(f, p.Stop())
 		pause(ctx, 100*time.Millisecond+longest*length/1000)
@@ -121,6 +132,8 @@ func (w *world) fault(ctx context.Context, k kind, index int, length time.Durati
 	w.heal(ctx, p, f)
 	if k.role == fleet.NATS {
 		w.settle(ctx)
+	}
+	if k.role == fleet.NATS || k.role == fleet.AWS {
 		pause(ctx, rest+2*rest*length/1000)
 	}
 }
@@ -160,6 +173,8 @@ func (w *world) take(ctx context.Context, k kind, index int) *fleet.Process {
 		group = w.fleet.Gateways
 	case fleet.NATS:
 		group = w.fleet.Nodes
+	case fleet.AWS:
+		group = w.fleet.Services
 	}
 	p := group[index%len(group)]
 	if k.name == "leader" {

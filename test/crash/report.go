@@ -81,18 +81,18 @@ type rare struct {
 
 func (w *world) rares() []rare {
 	t, d := &w.tally, w.driver
-	all := []fleet.Shape{fleet.Memory, fleet.Embedded, fleet.Cluster}
-	durable, cluster := all[1:], all[2:]
+	all := []fleet.Shape{fleet.Memory, fleet.Embedded, fleet.Amazon, fleet.Cluster}
+	durable, fleets, cluster := all[1:], all[2:], all[3:]
 	return []rare{
 		{"attempts lost and redelivered", t.lost.Load(), durable},
-		{"handlers fenced after a stop", t.fenced.Load(), cluster},
-		{"attempts handed back", t.returned.Load(), cluster},
-		{"attempts used up", t.exhausted.Load(), cluster},
+		{"handlers fenced after a stop", t.fenced.Load(), fleets},
+		{"attempts handed back", t.returned.Load(), fleets},
+		{"attempts used up", t.exhausted.Load(), fleets},
 		{"cancels that came too late", t.raced.Load(), all},
 		{"submits that raced", t.twins.Load(), all},
 		{"conflicts", t.conflicts.Load(), all},
 		{"submits repeated after no answer", d.Seen.Retried.Load(), all},
-		{"views resumed after a gateway's kill", d.Seen.Resumed.Load(), cluster},
+		{"views resumed after a gateway's kill", d.Seen.Resumed.Load(), fleets},
 		{"cuts within a frame", d.Cuts.InFrame.Load(), all},
 		{"half-open connections", d.Cuts.WentQuiet.Load(), all},
 		{"kills of the log's leader", t.leaders.Load(), cluster},

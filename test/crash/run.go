@@ -150,10 +150,6 @@ func (w *world) judge(r *history.Request) {
 	w.lateCalls()
 }
 
-func (w *world) rules() history.Rules {
-	return history.Rules{Attempts: attempts, Lease: lease, Grace: grace, Slack: slack, Durable: true, VolatileProgress: w.Shape == fleet.Embedded}
-}
-
 // lateCalls objects to handlers that were called for requests that had ended, unless their
 // processes had been stopped just before.
 func (w *world) lateCalls() {

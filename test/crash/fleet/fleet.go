@@ -1,5 +1,5 @@
-// Package fleet runs the lab and nats-server as processes on loopback, which can be killed,
-// stopped, continued and restarted, and of which none outlives its Fleet.
+// Package fleet runs the lab, and nats-server or emulators of AWS, as processes on loopback, which
+// can be killed, stopped, continued and restarted, and of which none outlives its Fleet.
 package fleet
 
 import (
@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,6 +23,7 @@ const (
 	Memory   Shape = "memory"   // one process; all is lost with it
 	Embedded Shape = "embedded" // one process with a nats-server and its files inside
 	Cluster  Shape = "cluster"  // gateways and workers on a NATS cluster
+	Amazon   Shape = "aws"      // gateways and workers on emulators of SQS and DynamoDB
 )
 
 // Roles of processes.
@@ -30,13 +32,14 @@ const (
 	Gateway = "gateway"
 	Worker  = "worker"
 	NATS    = "nats"
+	AWS     = "aws" // an emulator, which must not be killed: it keeps all in memory
 )
 
 // Spec says what to start.
 type Spec struct {
 	Shape    Shape
-	Gateways int // of a cluster
-	Workers  int // of a cluster
+	Gateways int // where they are apart from workers: of a cluster, and on AWS
+	Workers  int // likewise
 	Nodes    int // of a cluster: NATS servers, as many as there are replicas
 	Dir      string
 
@@ -50,6 +53,9 @@ type Spec struct {
 	OnExit func(Exit)
 	// OnReady, if not nil, is told of every process that has become ready.
 	OnReady func(*Process)
+	// Env, if not nil, returns what the environment of the process with that name has beside that
+	// of this process.
+	Env func(process string) []string
 }
 
 // Fleet is a set of running processes.
@@ -57,19 +63,22 @@ type Fleet struct {
 	Spec     Spec
 	Gateways []*Process // what clients connect to
 	Workers  []*Process // what runs handlers: the same process where there is only one
-	Nodes    []*Process
-	Journal  string // file
+	Nodes    []*Process // NATS servers
+	Services []*Process // SQS and DynamoDB
+	Journal  string     // file
 
 	stop context.CancelFunc
 }
+
+// programs are what a fleet runs.
+var programs = []string{"github.com/pay-theory/streamer/v2/examples/lab", "github.com/nats-io/nats-server/v2"}
 
 // Build compiles the lab and nats-server into dir. It must be called within this module.
 func Build(ctx context.Context, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", dir+string(filepath.Separator),
-		"github.com/pay-theory/streamer/v2/examples/lab", "github.com/nats-io/nats-server/v2")
+	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-o", dir + string(filepath.Separator)}, programs...)...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("fleet: go build: %w\n%s", err, out)
 	}
@@ -96,11 +105,20 @@ func (f *Fleet) start(ctx, running context.Context, bin string) error {
 		}
 	}
 	var ports ports
+	var env []string
 	lab := func(name, role string, args ...string) *Process {
 		addr := ports.addr()
 		p := newProcess(f.Spec, name, role, addr, filepath.Join(bin, "lab"), append(f.labArgs(role, addr), args...))
-		p.probe = p.announced
+		p.probe, p.env = p.announced, env
 		return p
+	}
+	split := func(store ...string) {
+		for i := range f.Spec.Gateways {
+			f.Gateways = append(f.Gateways, lab(fmt.Sprintf("gateway-%d", i+1), Gateway, store...))
+		}
+		for i := range f.Spec.Workers {
+			f.Workers = append(f.Workers, lab(fmt.Sprintf("worker-%d", i+1), Worker, store...))
+		}
 	}
 	switch f.Spec.Shape {
 	case Memory:
@@ -115,27 +133,41 @@ func (f *Fleet) start(ctx, running context.Context, bin string) error {
 			return err
 		}
 		f.Nodes = nodes
-		store := []string{"-nats", strings.Join(urls, ","), "-replicas", strconv.Itoa(f.Spec.Nodes)}
-		for i := range f.Spec.Gateways {
-			f.Gateways = append(f.Gateways, lab(fmt.Sprintf("gateway-%d", i+1), Gateway, store...))
+		split("-nats", strings.Join(urls, ","), "-replicas", strconv.Itoa(f.Spec.Nodes))
+	case Amazon:
+		a, err := emulate(f.Spec, &ports)
+		if err != nil {
+			return err
 		}
-		for i := range f.Spec.Workers {
-			f.Workers = append(f.Workers, lab(fmt.Sprintf("worker-%d", i+1), Worker, store...))
+		f.Services = []*Process{a.sqs, a.dynamoDB}
+		if err := raise(ctx, running, f.Services); err != nil {
+			return err
 		}
+		if err := a.create(ctx, f.Spec.Lease); err != nil {
+			return err
+		}
+		env = a.env()
+		split(a.labArgs()...)
 	default:
-		return fmt.Errorf("fleet: shape %q: want memory, embedded or cluster", f.Spec.Shape)
+		return fmt.Errorf("fleet: shape %q: want memory, embedded, cluster or aws", f.Spec.Shape)
 	}
 	if ports.err != nil {
 		return ports.err
 	}
-	for _, group := range [][]*Process{f.Nodes, f.labs()} {
-		for _, p := range group {
-			p.supervise(running)
-		}
-		for _, p := range group {
-			if err := p.WaitReady(ctx); err != nil {
-				return fmt.Errorf("%w; see %s", err, p.Log)
-			}
+	if err := raise(ctx, running, f.Nodes); err != nil {
+		return err
+	}
+	return raise(ctx, running, f.labs())
+}
+
+// raise starts processes, and waits until they are ready.
+func raise(ctx, running context.Context, group []*Process) error {
+	for _, p := range group {
+		p.supervise(running)
+	}
+	for _, p := range group {
+		if err := p.WaitReady(ctx); err != nil {
+			return fmt.Errorf("%w; see %s", err, p.Log)
 		}
 	}
 	return nil
@@ -152,15 +184,15 @@ func (f *Fleet) labArgs(role, addr string) []string {
 
 // labs returns the processes that are labs, each once.
 func (f *Fleet) labs() []*Process {
-	if f.Spec.Shape != Cluster {
+	if s := f.Spec.Shape; s == Memory || s == Embedded {
 		return f.Gateways
 	}
-	return append(f.Gateways[:len(f.Gateways):len(f.Gateways)], f.Workers...)
+	return slices.Concat(f.Gateways, f.Workers)
 }
 
 // Processes returns all.
 func (f *Fleet) Processes() []*Process {
-	return append(f.Nodes[:len(f.Nodes):len(f.Nodes)], f.labs()...)
+	return slices.Concat(f.Nodes, f.Services, f.labs())
 }
 
 // WaitReady waits until all processes run and are ready.

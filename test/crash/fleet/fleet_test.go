@@ -101,6 +101,27 @@ func TestAClusterIsReadyAndHasALeader(t *testing.T) {
 	}, 30*time.Second, 100*time.Millisecond)
 }
 
+func TestAFleetOnEmulatorsOfAWSIsReadyAndLeavesNothingBehind(t *testing.T) {
+	f, err := fleet.Start(t.Context(), bin, fleet.Spec{
+		Shape: fleet.Amazon, Gateways: 1, Workers: 1, Dir: t.TempDir(),
+		Lease: 3 * time.Second, Retention: time.Minute, Drain: time.Second, Attempts: 3, Concurrency: 4,
+	})
+	require.NoError(t, err)
+	defer f.Close()
+	require.Len(t, f.Services, 2)
+	require.Len(t, f.Processes(), 4)
+	var pids []int
+	for _, p := range f.Processes() {
+		require.True(t, serves(p.Addr), p.Name)
+		pids = append(pids, p.PID())
+	}
+	f.Services[0].Stop()
+	f.Close()
+	for _, pid := range pids {
+		require.ErrorIs(t, syscall.Kill(pid, 0), syscall.ESRCH)
+	}
+}
+
 func TestNoProcessOutlivesItsFleet(t *testing.T) {
 	exits := make(chan fleet.Exit, 10)
 	f := start(t, exits)

@@ -30,6 +30,7 @@ type Process struct {
 
 	path   string
 	args   []string
+	env    []string                                       // beside that of this process
 	probe  func(ctx context.Context, out io.Reader) error // returns when the process is ready
 	spec   Spec
 	gone   sync.WaitGroup
@@ -99,8 +100,14 @@ func (p *Process) once(ctx context.Context) error {
 	defer out.Close()
 	cmd := exec.CommandContext(ctx, p.path, p.args...)
 	cmd.Stdout, cmd.Stderr = in, log
+	cmd.Env = append(os.Environ(), p.env...)
+	if p.spec.Env != nil {
+		cmd.Env = append(cmd.Env, p.spec.Env(p.Name)...)
+	}
 	cmd.SysProcAttr = attributes()
-	err = cmd.Start()
+	if _, err = cmd.StdinPipe(); err == nil { // open until Wait: emulators end with their input
+		err = cmd.Start()
+	}
 	_ = in.Close()
 	if err != nil {
 		return err

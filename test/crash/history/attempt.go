@@ -49,7 +49,7 @@ func replacedInTime(f *found, r *Request) {
 			if x.PID != a.PID || x.Kind != "kill" || x.From.Before(a.Start) {
 				continue
 			}
-			due := x.From.Add(f.rules.Lease + replacement + f.rules.Slack)
+			due := x.From.Add(f.rules.Lease + f.rules.Stray + replacement + f.rules.Slack)
 			others := slices.DeleteFunc(slices.Clone(f.faults), func(o Fault) bool { return o == x })
 			alone := &found{faults: others}
 			if late := i+1 == len(r.Runs) || r.Runs[i+1].Start.After(due); late && alone.calm(x.From.Add(-f.rules.Lease), due, f.rules.Slack) {

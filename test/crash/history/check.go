@@ -57,7 +57,7 @@ func Check(rules Rules, r *Request, faults []Fault) []Violation {
 // between the two times. Nobody can say what to expect at once of a process that was.
 func (f *found) undisturbed(pid int, from, to time.Time, aftermath time.Duration) bool {
 	return !slices.ContainsFunc(f.faults, func(x Fault) bool {
-		return (x.Role == "nats" || x.PID == pid) && x.Touches(from, to, aftermath)
+		return (x.ofStore() || x.PID == pid) && x.Touches(from, to, aftermath)
 	})
 }
 

@@ -214,6 +214,7 @@ func TestNobodyExpectsPromptnessOfAProcessThatWasDisturbed(t *testing.T) {
 	require.NotEmpty(t, history.Check(rules, r, []history.Fault{loss}))
 	require.Empty(t, history.Check(rules, r, with("stop", "worker", 8)))
 	require.Empty(t, history.Check(rules, r, with("kill", "nats", 1)))
+	require.Empty(t, history.Check(rules, r, with("stop", "aws", 1)))
 	require.NotEmpty(t, history.Check(rules, r, with("stop", "worker", 9)))
 }
 
@@ -244,6 +245,35 @@ func TestAWorkerThatWasKilledAloneIsReplacedInTime(t *testing.T) {
 	require.Equal(t, "G9", found[0].Guarantee)
 	other := history.Fault{Kind: "stop", Role: "worker", PID: 8, From: at(3), To: at(8)}
 	require.Empty(t, history.Check(rules, r, []history.Fault{kill, other}))
+}
+
+func TestATicketThatWentAstrayMayBeTakenOverLater(t *testing.T) {
+	r := good(t)
+	kill := history.Fault{Kind: "kill", Role: "worker", PID: 7, From: at(2.5), To: at(4)}
+	r.Runs[1].Start, r.Runs[1].End = at(10), at(10.5)
+	r.Audit.Messages[len(r.Audit.Messages)-1].At = at(11)
+	view := r.Views[0].Segments[1].Messages
+	view[len(view)-1].At = at(11)
+	require.Len(t, history.Check(rules, r, []history.Fault{kill}), 1)
+	astray := rules
+	astray.Stray = 2 * time.Second
+	require.Empty(t, history.Check(astray, r, []history.Fault{kill}))
+	astray.Stray = time.Second
+	require.Len(t, history.Check(astray, r, []history.Fault{kill}), 1)
+}
+
+func TestAHandlerMayGoOnUntilItsProcessCanKnowOfTheCancel(t *testing.T) {
+	r := good(t)
+	r.Cancels = []history.Cancel{{From: at(3), To: at(3.2), Outcome: history.Acked, Status: "canceling"}}
+	ending(t, r, asked, canceled)
+	r.Runs[1].End = at(5.5)
+	loss := []history.Fault{{Kind: "kill", Role: "worker", PID: 7, From: at(2.5), To: at(2.8)}}
+	require.Len(t, history.Check(rules, r, loss), 1)
+	polling := rules
+	polling.Notice = time.Second
+	require.Empty(t, history.Check(polling, r, loss))
+	r.Runs[1].End = at(6.5)
+	require.Len(t, history.Check(polling, r, loss), 1)
 }
 
 func TestRareStatesAreRecognised(t *testing.T) {

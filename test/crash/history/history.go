@@ -117,6 +117,9 @@ type Fault struct {
 	From, To time.Time // To: when the process was itself again; zero: not yet
 }
 
+// ofStore reports whether it was done to where logs and tickets are.
+func (f *Fault) ofStore() bool { return f.Role == "nats" || f.Role == "aws" }
+
 // Touches reports whether the fault, or what it leaves behind for a while, overlaps a time.
 func (f *Fault) Touches(from, to time.Time, aftermath time.Duration) bool {
 	return f.From.Before(to) && (f.To.IsZero() || f.To.Add(aftermath).After(from))
@@ -128,6 +131,8 @@ type Rules struct {
 	Lease    time.Duration
 	Grace    time.Duration // of a cancel
 	Slack    time.Duration // for a machine that is busy with other things
+	Notice   time.Duration // after which a process sees what another one has stored, where it looks for that now and then
+	Stray    time.Duration // a ticket may wait longer for, when the queue gave it to a process that was just killed
 	Durable  bool          // no event that was stored can be lost
 
 	// VolatileProgress says that the newest progress is kept in the memory of the processes

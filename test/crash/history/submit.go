@@ -92,7 +92,7 @@ func cancelWorks(f *found, r *Request) {
 // endsSoon checks that a handler returned soon after a cancel was recorded.
 func (f *found) endsSoon(run Run, canceling time.Time) {
 	const aftermath = 2 * time.Second // of a fault: for connections to come back
-	due := canceling.Add(time.Second + f.rules.Slack)
+	due := canceling.Add(time.Second + f.rules.Notice + f.rules.Slack)
 	since := canceling.Add(-time.Second)
 	if run.End.IsZero() {
 		since = run.Start // its process may have been killed any time

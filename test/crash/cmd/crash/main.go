@@ -32,12 +32,12 @@ func main() {
 func run(ctx context.Context, args []string) error {
 	c := crash.Config{Out: os.Stdout}
 	f := flag.NewFlagSet("crash", flag.ContinueOnError)
-	shape := f.String("shape", string(fleet.Cluster), "cluster, embedded or memory")
+	shape := f.String("shape", string(fleet.Cluster), "cluster, embedded, memory or aws (emulators of SQS and DynamoDB, which make emulators installs)")
 	f.DurationVar(&c.Time, "time", time.Hour, "for how long processes are disturbed")
 	f.Uint64Var(&c.Seed, "seed", rand.Uint64N(1_000_000), "of the mix of requests and the schedule of faults; default: random")
 	f.StringVar(&c.Dir, "dir", "", "for logs, data and histories; default: a new temporary one")
-	f.IntVar(&c.InFlight, "inflight", 100, "requests at once, at most")
-	f.Float64Var(&c.Rate, "rate", 25, "requests per second, at most")
+	f.IntVar(&c.InFlight, "inflight", 0, "requests at once, at most; default: 100, with -shape aws 50")
+	f.Float64Var(&c.Rate, "rate", 0, "requests per second, at most; default: 25, with -shape aws 8")
 	f.BoolVar(&c.Tame, "tame", false, "pass even if not all rare states came about, as in a short run")
 	if err := f.Parse(args); err != nil {
 		return err
