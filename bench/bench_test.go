@@ -22,6 +22,7 @@ func tinyPlan() plan {
 		idle: 100, resumed: 100, resumes: 1, long: 2000, reports: 1, reconnect: 100,
 		streams: 100, viewers: []int{5, 20}, deliveries: 100, fans: 2, bursts: 1, callers: []int{1, 8}, submits: 1, calling: 100 * time.Millisecond, natsRounds: 1, natsTCP: true,
 		watched: 100, ticks: 100, stored: 1000,
+		awsTickets: 100, awsSlow: 20, awsUnits: 1, awsRounds: 1, awsBursts: 1, awsAtOnce: 8, awsFlow: true,
 	}
 }
 
@@ -52,6 +53,9 @@ func TestEveryMeasurementYieldsAValue(t *testing.T) {
 		ratios, _ := submit[scenario].(map[string]any)
 		positive(t, ratios, "ratio", "cpu_ratio")
 	}
+
+	aws, _ := values["aws"].(map[string]any)
+	positive(t, aws, "sqs_calls_per_1000", "write_units", "cpu_ratio")
 
 	var table strings.Builder
 	if err := r.print(&table); err != nil {

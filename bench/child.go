@@ -36,6 +36,10 @@ const (
 	roleNATSServer  = "nats-server"  // a NATS server for the two, at its addr
 	roleNATSGateway = "nats-gateway" // the product without a worker
 	roleNATSWorker  = "nats-worker"  // the product with room for thousands of running handlers
+
+	roleAWSFloor   = "aws-floor"
+	roleAWSProduct = "aws-product"
+	roleAWSQueue   = "aws-queue" // the product with logs in memory
 )
 
 // Variables of the processes that need NATS.
@@ -43,6 +47,13 @@ const (
 	natsVariable = "STREAMER_BENCH_NATS" // where the server is; without it the process has one of its own
 	dirVariable  = "STREAMER_BENCH_DIR"  // where that one stores; without it in a directory that is removed
 	syncVariable = "STREAMER_BENCH_SYNC" // set: that one syncs each write
+)
+
+// Variables of the processes that need AWS.
+const (
+	sqsVariable    = "STREAMER_BENCH_SQS"      // endpoint
+	dynamoVariable = "STREAMER_BENCH_DYNAMODB" // endpoint
+	unitsVariable  = "STREAMER_BENCH_UNITS"    // set: units of DynamoDB are counted
 )
 
 // child is the harness's end of a server process.
@@ -96,7 +107,7 @@ func (c *child) kill() error {
 
 // hello is a client's first message to the server.
 func (c *child) hello() string {
-	if c.role == roleFloor || c.role == roleNATSFloor {
+	if c.role == roleFloor || c.role == roleNATSFloor || c.role == roleAWSFloor {
 		return "" // they know none
 	}
 	return `{"type":"hello","v":1,"caps":["batch"],"client":"bench"}`
@@ -109,6 +120,12 @@ func helloResuming(id, epoch string, after uint64) string {
 		cursor = fmt.Sprintf(`{"id":%q,"after":%d}`, id, after)
 	}
 	return `{"type":"hello","v":1,"caps":["batch"],"client":"bench","resume":[` + cursor + `]}`
+}
+
+// spent returns what the process's calls of AWS have cost so far.
+func (c *child) spent() (s Spent, err error) {
+	err = c.rpc.Call("Control.Spent", none{}, &s)
+	return s, err
 }
 
 // cpu returns the processor time that the process has used.
@@ -215,6 +232,10 @@ func serve(role string) error {
 			return err
 		}
 		defer stop()
+	case roleAWSFloor, roleAWSProduct, roleAWSQueue:
+		if err := c.serveAWS(ctx, role, mux); err != nil {
+			return err
+		}
 	default:
 		return fmt.Errorf("%s=%s: no such role", roleVariable, role)
 	}
@@ -236,6 +257,7 @@ type Control struct {
 	addr    string
 	product *product // nil: the floor
 	emits   chan<- int
+	meter   *meter // nil: it does not use AWS
 	door    door
 	profile *os.File
 }
@@ -250,6 +272,12 @@ func (c *Control) Addr(_ none, addr *string) error {
 func (c *Control) CPU(_ none, used *time.Duration) (err error) {
 	*used, err = cpuTime()
 	return err
+}
+
+// Spent tells what calls of AWS have cost.
+func (c *Control) Spent(_ none, s *Spent) error {
+	*s = c.meter.read()
+	return nil
 }
 
 func cpuTime() (time.Duration, error) {

@@ -54,7 +54,7 @@ func serveFloor(w http.ResponseWriter, r *http.Request, accept func(j job, reque
 			Action  string          `json:"action"`
 			Payload json.RawMessage `json:"payload"`
 		}
-		if err := json.Unmarshal(data, &req); err != nil || req.Action != "work" {
+		if err := json.Unmarshal(data, &req); err != nil || req.Action != "work" && req.Action != actionPaced {
 			conn.Close(websocket.StatusUnsupportedData, "not a request")
 			return
 		}
@@ -112,6 +112,34 @@ func (f *floor) run(j job) {
 	m = append(append(m, `,"success":true,"result":`...), data...)
 	m = append(stamp(m), '}')
 	j.conn.Write(j.ctx, websocket.MessageText, m) // a failure shows in the read loop
+}
+
+// frames returns what a client gets of a request after its acknowledgment.
+func frames(id string) ([][]byte, error) {
+	list := make([][]byte, 0, outputs+2)
+	list = append(list, append(number(begin(nil, "status", id), "seq", 2), `,"status":"running","attempt":1}`...))
+	for i := range outputs {
+		data, err := json.Marshal(newRow(i))
+		if err != nil {
+			return nil, err
+		}
+		m := number(begin(nil, "output", id), "seq", 3+i)
+		m = number(append(m, `,"attempt":1`...), "index", i)
+		list = append(list, append(append(append(m, `,"data":`...), data...), '}'))
+	}
+	data, err := json.Marshal(total{outputs})
+	if err != nil {
+		return nil, err
+	}
+	m := number(begin(nil, "complete", id), "seq", 3+outputs)
+	m = append(append(m, `,"success":true,"result":`...), data...)
+	return append(list, append(stamp(m), '}')), nil
+}
+
+// storedSteps returns frames as the product stores what they are of, in three writes: the start,
+// the first output, and what came while that was on its way, with the end.
+func storedSteps(frames [][]byte) [][][]byte {
+	return [][][]byte{frames[:1], frames[1:2], frames[2:]}
 }
 
 // outputs is how many a request has.

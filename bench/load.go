@@ -69,6 +69,11 @@ func load(server *child, clients int, open func(*child) (client, error), warm, s
 	if len(took) == 0 {
 		return round{}, errors.New("no request ended in time")
 	}
+	return newRound(took, used), nil
+}
+
+// newRound returns what was used for requests that took so long.
+func newRound(took []time.Duration, used usage) round {
 	slices.Sort(took)
 	n := time.Duration(len(took))
 	return round{
@@ -77,7 +82,50 @@ func load(server *child, clients int, open func(*child) (client, error), warm, s
 		p99:       took[n*99/100],
 		serverCPU: used.server / n,
 		clientCPU: used.client / n,
-	}, nil
+	}
+}
+
+// open connects n clients. It returns those that it has connected also with an error.
+func open(server *child, n int, dial func(*child) (client, error)) ([]client, error) {
+	clients := make([]client, 0, n)
+	for range n {
+		c, err := dial(server)
+		if err != nil {
+			return clients, err
+		}
+		clients = append(clients, c)
+	}
+	return clients, nil
+}
+
+func leave(clients []client) {
+	for _, c := range clients {
+		c.close()
+	}
+}
+
+// send has clients send n requests, one after another so often, or as soon as a client is free
+// when it is not, and returns how long each took.
+func send(clients []client, n int, every time.Duration) ([]time.Duration, error) {
+	took := make([]time.Duration, n)
+	start := time.Now()
+	var next atomic.Int64
+	err := each(len(clients), func(lane int) error {
+		for {
+			i := int(next.Add(1)) - 1
+			if i >= n {
+				return nil
+			}
+			time.Sleep(time.Until(start.Add(time.Duration(i) * every)))
+			begin := time.Now()
+			if err := clients[lane].request(fmt.Sprint(start.UnixNano(), "-", i)); err != nil {
+				next.Store(int64(n))
+				return err
+			}
+			took[i] = time.Since(begin)
+		}
+	})
+	return took, err
 }
 
 func (l *lane) run(phase *atomic.Int32) error {
@@ -93,8 +141,11 @@ func (l *lane) run(phase *atomic.Int32) error {
 	return nil
 }
 
+// workPayload is the payload of most requests.
+const workPayload = `{"format":"csv","month":"2026-03","columns":["row","name","status"]}`
+
 func (p *peer) request(id string) error {
-	return p.exchange(request(id, "work", `{"format":"csv","month":"2026-03","columns":["row","name","status"]}`), outputs)
+	return p.exchange(request(id, "work", workPayload), outputs)
 }
 
 // exchange sends a request and checks that it comes to its end with n outputs.

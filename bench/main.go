@@ -5,11 +5,14 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"strings"
 	"time"
+
+	"github.com/pay-theory/streamer/v2/internal/awstest"
 )
 
 // plan says how much is measured.
@@ -43,6 +46,14 @@ type plan struct {
 	ticks   int           // outputs on NATS whose way to a viewer is timed
 	stored  int           // finished requests on NATS; 0: none
 
+	awsTickets int  // requests whose calls of SQS are counted, as many as it takes
+	awsSlow    int  // the same, 100 a second; 0: none
+	awsUnits   int  // requests of each kind whose units of DynamoDB are counted
+	awsRounds  int  // interleaved rounds of floor and product
+	awsBursts  int  // in each
+	awsAtOnce  int  // requests of a burst, and clients that don't wait for each other
+	awsFlow    bool // such clients too
+
 	limit    time.Duration // in all; where it gets short, less is measured. 0: none
 	only     string        // name of the one step to measure; "" for all
 	profiles string
@@ -60,6 +71,7 @@ func fullPlan() plan {
 		streams: 10_000, viewers: []int{100, 500}, deliveries: 5000, fans: 30, bursts: 7, callers: []int{1, 64},
 		submits: 5, calling: time.Second, natsRounds: 5, natsTCP: true,
 		watched: 10_000, quiet: time.Minute, ticks: 2000, stored: 1_000_000,
+		awsTickets: 10_000, awsSlow: 1000, awsUnits: 10, awsRounds: 5, awsBursts: 5, awsAtOnce: 40, awsFlow: true,
 	}
 }
 
@@ -70,6 +82,7 @@ func quickPlan() plan {
 	p.resumes, p.long, p.reports = 5, 0, 1
 	p.streams, p.viewers, p.fans, p.bursts, p.submits, p.calling = 2000, []int{500}, 15, 2, 1, 200*time.Millisecond
 	p.natsRounds, p.natsTCP, p.watched, p.stored = 3, false, 0, 0
+	p.awsTickets, p.awsSlow, p.awsUnits, p.awsRounds, p.awsBursts, p.awsFlow = 1500, 0, 2, 3, 1, false
 	p.limit = 50 * time.Second
 	return p
 }
@@ -78,7 +91,7 @@ func main() {
 	if role := os.Getenv(roleVariable); role != "" {
 		exit(serve(role))
 	}
-	quick := flag.Bool("quick", false, "measure briefly: less than 50 s in all")
+	quick := flag.Bool("quick", false, "measure briefly: about a minute in all")
 	asJSON := flag.Bool("json", false, "print one JSON object instead of the table")
 	only := flag.String("only", "", "measure the `step` of this name alone: round trips, round trips on NATS, fan-out, …")
 	profiles := flag.String("profiles", "", "write processor profiles of the servers to this `directory`")
@@ -133,6 +146,7 @@ type results struct {
 	streams   idleStreams
 	fanout    []spread
 	submit    []pair
+	aws       *awsCosts // nil: not measured
 }
 
 // Names of the steps.
@@ -148,6 +162,7 @@ const (
 	stepReconnect  = "reconnect"
 	stepStreams    = "idle streams"
 	stepFanout     = "fan-out"
+	stepAWS        = "requests on AWS"
 )
 
 func measure(p plan) (r results, err error) {
@@ -191,6 +206,14 @@ func measure(p plan) (r results, err error) {
 				fmt.Fprintf(os.Stderr, "bench: the machine is busy: %d rounds of fan-out\n", p.fans)
 			}
 			r.fanout, err = fanouts(p)
+			return
+		}},
+		{stepAWS, func() (err error) {
+			r.aws, err = onAWS(p)
+			if errors.Is(err, awstest.ErrNotInstalled) && p.only == "" {
+				fmt.Fprintf(os.Stderr, "bench: without %s: %v\n", stepAWS, err)
+				return nil
+			}
 			return
 		}},
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -96,34 +95,19 @@ func (f *natsFloor) work(ctx context.Context) {
 	}
 }
 
-// run does the work and stores what comes of it, in three writes: the start, the first output,
-// and what came while that was on its way, with the end.
+// run does the work and stores what comes of it step by step.
 func (f *natsFloor) run(j natsJob) error {
-	frames := make([][]byte, 0, outputs+2)
-	frames = append(frames, append(number(begin(nil, "status", j.id), "seq", 2), `,"status":"running","attempt":1}`...))
-	for i := range outputs {
-		data, err := json.Marshal(newRow(i))
-		if err != nil {
-			return err
-		}
-		m := number(begin(nil, "output", j.id), "seq", 3+i)
-		m = number(append(m, `,"attempt":1`...), "index", i)
-		frames = append(frames, append(append(append(m, `,"data":`...), data...), '}'))
-	}
-	data, err := json.Marshal(total{outputs})
+	messages, err := frames(j.id)
 	if err != nil {
 		return err
 	}
-	m := number(begin(nil, "complete", j.id), "seq", 3+outputs)
-	m = append(append(m, `,"success":true,"result":`...), data...)
-	frames = append(frames, append(stamp(m), '}'))
-
-	for _, step := range []struct{ from, to int }{{0, 1}, {1, 2}, {2, len(frames)}} {
+	steps := storedSteps(messages)
+	for i, step := range steps {
 		msg := nats.NewMsg("floor.log." + j.id)
-		msg.Data = bytes.Join(frames[step.from:step.to], []byte{'\n'})
+		msg.Data = bytes.Join(step, []byte{'\n'})
 		opts := []jetstream.PublishOpt{jetstream.WithExpectLastSequencePerSubject(j.last)}
-		if step.to == len(frames) {
-			msg.Data = bytes.Join(append([][]byte{j.request}, frames...), []byte{'\n'})
+		if i == len(steps)-1 {
+			msg.Data = bytes.Join(append([][]byte{j.request}, messages...), []byte{'\n'})
 			msg.Header.Set(jetstream.MsgRollup, jetstream.MsgRollupSubject)
 			opts = append(opts, jetstream.WithMsgTTL(24*time.Hour))
 		}
@@ -132,8 +116,8 @@ func (f *natsFloor) run(j natsJob) error {
 			return err
 		}
 		j.last = ack.Sequence
-		for _, frame := range frames[step.from:step.to] {
-			if err := j.conn.Write(j.ctx, websocket.MessageText, frame); err != nil {
+		for _, m := range step {
+			if err := j.conn.Write(j.ctx, websocket.MessageText, m); err != nil {
 				return err
 			}
 		}

@@ -183,6 +183,9 @@ func (v *viewing) see(batch []byte) error {
 	return nil
 }
 
+// errUnavailable says that the server could not take a request, which may be sent again.
+var errUnavailable = errors.New("the server does not take the request")
+
 // head is how much of a message can precede the fields that one looks for.
 const head = 512
 
@@ -193,6 +196,11 @@ func (v *viewing) one(message []byte) error {
 	case "welcome", "attached", "progress", "ping", "pong":
 		return nil
 	case "acknowledgment", "status", "output", "complete":
+	case "error":
+		if bytes.Contains(h, []byte(`"code":"SERVICE_UNAVAILABLE"`)) {
+			return fmt.Errorf("%w: %s", errUnavailable, h)
+		}
+		return fmt.Errorf("unexpected message: %s", h)
 	default:
 		return fmt.Errorf("unexpected message: %s", h)
 	}

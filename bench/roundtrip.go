@@ -59,9 +59,16 @@ func overSockets(p plan, floor, product *child) ([]pair, error) {
 	return pairs, first(err, stop())
 }
 
-// compare measures floor and product by turns, in an order that turns too, so that what else
-// the machine does meets both.
+// compare measures floor and product under load.
 func compare(p plan, rounds int, floor, product *child, scenarios []scenario) ([]pair, error) {
+	return compareBy(p, rounds, floor, product, scenarios, func(server *child, sc scenario) (round, error) {
+		return load(server, sc.clients, sc.open, p.warm, p.span)
+	})
+}
+
+// compareBy measures floor and product by turns, in an order that turns too, so that what else
+// the machine does meets both.
+func compareBy(p plan, rounds int, floor, product *child, scenarios []scenario, measure func(*child, scenario) (round, error)) ([]pair, error) {
 	type sample struct{ floor, product round }
 	samples := make([][]sample, len(scenarios))
 	begin := time.Now()
@@ -72,8 +79,8 @@ func compare(p plan, rounds int, floor, product *child, scenarios []scenario) ([
 		for i, sc := range scenarios {
 			var s sample
 			turns := []func() error{
-				func() (err error) { s.floor, err = load(floor, sc.clients, sc.open, p.warm, p.span); return },
-				func() (err error) { s.product, err = load(product, sc.clients, sc.open, p.warm, p.span); return },
+				func() (err error) { s.floor, err = measure(floor, sc); return },
+				func() (err error) { s.product, err = measure(product, sc); return },
 			}
 			for turn := range turns {
 				if err := turns[(n+turn)%2](); err != nil {

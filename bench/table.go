@@ -19,6 +19,7 @@ type summary struct {
 	SSEIdleKB      float64           `json:"sse_idle_kb"`
 	SSEFanoutRatio float64           `json:"sse_fanout_ratio"` // server CPU per delivery with most viewers, product ÷ floor
 	Submit         map[string]ratios `json:"submit"`           // by kind of work, "_c" and the number of clients
+	AWS            *awsSummary       `json:"aws,omitempty"`
 }
 
 // ratios are product ÷ floor: of requests per second, and of server CPU per request.
@@ -37,6 +38,7 @@ func (r *results) summary() summary {
 		Reconnect5000S: round3(r.reconnect.took.Seconds()),
 		SSEIdleKB:      round3(r.streams.product / 1000),
 		Submit:         make(map[string]ratios),
+		AWS:            r.aws.summary(),
 	}
 	if n := len(r.fanout); n > 0 {
 		s.SSEFanoutRatio = round3(r.fanout[n-1].single.cpuRatio)
@@ -96,6 +98,10 @@ func (r *results) print(out io.Writer) error {
 	trips("Round trip on NATS, over TCP", r.nats.tcp)
 	trips("Round trip on NATS, embedded, each write synced", r.nats.synced)
 	trips(fmt.Sprintf("The same with %d finished requests in the store of the product; the floor is the product without them", r.plan.stored), r.stored.trips)
+	bursts, flow := r.aws.trips()
+	trips("Requests on SQS and DynamoDB, all clients at once, and again when all have ended", bursts)
+	trips("Requests on SQS and DynamoDB, each client for itself", flow)
+	r.aws.print(line)
 	r.printFanout(line)
 	r.printSubmit(line)
 	r.printBudgets(line)
@@ -202,5 +208,12 @@ func (r *results) printBudgets(line printer) {
 	}
 	for _, s := range r.fanout {
 		row(fmt.Sprintf("server CPU per delivery ÷ floor, outputs one at a time, viewers: %d", s.viewers), "", s.single.cpuRatio, "≤", 1.2)
+	}
+	if a := r.aws; a != nil {
+		row(fmt.Sprintf("calls of SQS for 1,000 requests, at %.0f/s (floor: 300)", a.steady.perSecond), "", a.steady.perThousand(""), "≤", 400)
+		row(fmt.Sprintf("server CPU per request on SQS and DynamoDB ÷ floor, %d at once", a.bursts.clients), "", a.bursts.cpuRatio, "≤", 1.3)
+		if a.flow != nil {
+			free("the same, each client for itself", "", a.flow.cpuRatio)
+		}
 	}
 }
