@@ -260,7 +260,11 @@ func (s *submission) receipt(st progress.State) *Receipt {
 // that is unknown, expired or of another scope alike, and SERVICE_UNAVAILABLE.
 func (m *Mux) Attach(ctx context.Context, who Identity, id string) (*Viewer, error) {
 	v := &Viewer{mux: m, key: m.key(who, id)}
-	page, err := v.Read(ctx, 0, 1)
+	read := m.cfg.log.Read
+	if l, ok := m.cfg.log.(progress.Fresh); ok {
+		read = l.ReadFresh
+	}
+	page, err := v.read(ctx, read, 0, 1)
 	if err != nil {
 		return nil, err
 	}

@@ -29,9 +29,14 @@ func (v *Viewer) Page() progress.Page { return v.page }
 // progress of then. Errors are *Error: NOT_FOUND when the log is gone by now,
 // SERVICE_UNAVAILABLE.
 func (v *Viewer) Read(ctx context.Context, after uint64, limit int) (progress.Page, error) {
+	return v.read(ctx, v.mux.cfg.log.Read, after, limit)
+}
+
+// read reads by one of the log's methods.
+func (v *Viewer) read(ctx context.Context, by func(context.Context, progress.Key, uint64, int) (progress.Page, error), after uint64, limit int) (progress.Page, error) {
 	ctx, cancel := v.mux.logContext(ctx, storeTimeout)
 	defer cancel()
-	page, err := v.mux.cfg.log.Read(ctx, v.key, after, limit)
+	page, err := by(ctx, v.key, after, limit)
 	if err != nil {
 		return progress.Page{}, v.mux.storeError("read a request", err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/pay-theory/streamer/v2"
 	"github.com/pay-theory/streamer/v2/progress"
 	"github.com/pay-theory/streamer/v2/progress/memlog"
+	"github.com/pay-theory/streamer/v2/queue/memqueue"
 )
 
 // counts is a handler that makes an output a second, n of them.
@@ -259,5 +260,36 @@ func TestEventsCanBeRangedOverAgain(t *testing.T) {
 			seen = append(seen, text)
 		}
 		require.Equal(t, seen[0], seen[1])
+	})
+}
+
+// remembering is a log whose Read knows what it was told first.
+type remembering struct {
+	progress.Log
+	first progress.Page
+}
+
+func (l *remembering) Read(context.Context, progress.Key, uint64, int) (progress.Page, error) {
+	return l.first, nil
+}
+
+func (l *remembering) ReadFresh(ctx context.Context, key progress.Key, after uint64, limit int) (progress.Page, error) {
+	return l.Log.Read(ctx, key, after, limit)
+}
+
+func TestWhoAttachesIsToldWhatOtherProcessesKnow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := memlog.New()
+		defer log.Close()
+		q := memqueue.New()
+		s := serve(t, func(m *streamer.Mux) { m.Handle("x", returns(1)) }, streamer.WithLog(log), streamer.WithQueue(q))
+		defer s.stop()
+		s.submit("x", "r1", ``)
+		s.events("r1")
+		other := streamer.NewRouter(streamer.WithLogger(quiet()), streamer.WithQueue(q), streamer.WithLocalLog(),
+			streamer.WithLog(&remembering{Log: log, first: progress.Page{State: progress.State{Phase: progress.Accepted, Last: 1}}}))
+		v, err := other.Attach(t.Context(), alice, "r1")
+		require.NoError(t, err)
+		require.Equal(t, progress.Completed, v.Page().State.Phase)
 	})
 }

@@ -38,7 +38,7 @@ type watch struct {
 	head    *head     // the newest that is known, nil when there is no log
 	since   time.Time // when that became known
 	doubt   bool      // what an eventually consistent read found contradicts it, or may be too old
-	changed bool      // it may have, since it was looked at last
+	changed bool      // it may have, since it was looked at last, and the next look must not be behind
 	floor   time.Time // what was asked for earlier may be older than what this process has written
 	behind  bool      // this process has written something newer than the head, which nobody has seen
 	pause   time.Duration
@@ -93,10 +93,11 @@ func (f *feed) join(path string, wr *watcher) (*watch, error) {
 	w := f.paths[path]
 	if w == nil {
 		now := time.Now()
-		w = &watch{path: path, pause: f.fast, due: now.Add(f.fast / 2), floor: now, changed: f.stream}
+		w = &watch{path: path, pause: f.fast, due: now.Add(f.fast / 2), floor: now, changed: true}
 		f.paths[path] = w
 		if k := f.found[path]; k.head != nil && now.Before(k.until) {
 			w.learn(k.head, sight{consistent: true, own: true})
+			w.changed = f.stream
 		}
 		delete(f.found, path)
 		heap.Push(&f.due, w)

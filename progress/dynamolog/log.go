@@ -43,7 +43,7 @@ type Log struct {
 	ends   sync.WaitGroup
 }
 
-var _ progress.Log = (*Log)(nil)
+var _ progress.Fresh = (*Log)(nil)
 
 // New returns the log on a table, which must exist: New makes and changes nothing, and says
 // what of the table does not fit. The docs have its definition, and CreateTable makes one for

@@ -110,3 +110,24 @@ func TestWatchersAreToldOfWhatWasAppendedWhileTheyCame(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, page.Events, 1)
 }
+
+func TestWhoAttachesIsNotBehindAnotherProcess(t *testing.T) {
+	t.Parallel()
+	l, _ := newLog(t, rarely())
+	other := l.again(rarely())
+	state := l.start("r")
+	l.watch("r")
+	require.Equal(t, state.Last, l.first("r").State.Last, "it is known by memory")
+	state = other.must("r", state, output(10))
+	require.NoError(t, other.SetProgress(t.Context(), key("r"), &progress.Progress{Attempt: 1, Rev: 7, Percentage: 70}))
+
+	page, err := l.ReadFresh(t.Context(), key("r"), 0, 1)
+	require.NoError(t, err)
+	require.Equal(t, state.Last, page.State.Last)
+	require.Equal(t, uint64(7), page.Progress.Rev)
+	page = l.first("r")
+	require.Equal(t, state.Last, page.State.Last, "and what is read from memory later is not either")
+	require.Equal(t, uint64(7), page.Progress.Rev)
+	_, err = l.ReadFresh(t.Context(), key("r"), 0, 0)
+	require.ErrorContains(t, err, "limit 0")
+}

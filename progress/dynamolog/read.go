@@ -23,14 +23,23 @@ func (l *Log) Read(ctx context.Context, key progress.Key, after uint64, limit in
 	if err := ctx.Err(); err != nil {
 		return progress.Page{}, err
 	}
+	if limit > 0 {
+		if page, ok := l.recall(path(key), after, limit); ok {
+			return page, nil
+		}
+	}
+	return l.ReadFresh(ctx, key, after, limit)
+}
+
+// ReadFresh implements progress.Fresh. It is Read without memory.
+func (l *Log) ReadFresh(ctx context.Context, key progress.Key, after uint64, limit int) (progress.Page, error) {
+	if err := ctx.Err(); err != nil {
+		return progress.Page{}, err
+	}
 	if limit < 1 {
 		return progress.Page{}, fmt.Errorf("dynamolog: read: limit %d: at least 1 is needed", limit)
 	}
-	p := path(key)
-	if page, ok := l.recall(p, after, limit); ok {
-		return page, nil
-	}
-	page, err := l.read(ctx, p, after, limit)
+	page, err := l.read(ctx, path(key), after, limit)
 	if err != nil {
 		return progress.Page{}, fmt.Errorf("dynamolog: read: %w", translate(ctx, err))
 	}
