@@ -124,7 +124,7 @@ func TestWhatFailsInABatchFailsForItsCallerAlone(t *testing.T) {
 				require.ErrorIs(t, es[0], queue.ErrUnavailable)
 				require.ErrorContains(t, es[0], "sqsqueue: "+what)
 			}
-			d.refuse = nil
+			d.calm()
 			for _, dl := range held {
 				ack(t, dl)
 			}

@@ -111,6 +111,13 @@ func (d *double) done(operation string, in any) error {
 	return nil
 }
 
+// calm has nothing done before or after calls, or refused, any more, though some may be under way.
+func (d *double) calm() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.before, d.after, d.refuse = nil, nil, nil
+}
+
 // notify has polls look again. mu is locked.
 func (d *double) notify() {
 	close(d.changed)

@@ -81,7 +81,7 @@ func TestARemovalAtTwelveHoursThatFailsIsTriedAgain(t *testing.T) {
 		time.Sleep(50 * time.Minute)
 		require.ErrorIs(t, held.Extend(t.Context()), queue.ErrUnavailable)
 		require.Len(t, d.bodies(doubledURL), 1)
-		d.before = nil
+		d.calm()
 		require.NoError(t, held.Extend(t.Context()))
 		require.Empty(t, d.bodies(doubledURL))
 		time.Sleep(59 * time.Minute)

@@ -98,7 +98,7 @@ func TestWhatALeaverWasServedIsDeliveredAgainAtOnce(t *testing.T) {
 		d.put(doubledURL, `{"v":1,"id":"one"}`)
 		_, err := q.Receive(ctx, 1)
 		require.ErrorIs(t, err, context.Canceled)
-		d.after = nil
+		d.calm()
 		begin := time.Now()
 		require.Equal(t, "one", receive(t, q, patience).Ticket().ID)
 		require.Less(t, time.Since(begin), time.Millisecond)
@@ -194,7 +194,7 @@ func TestAFailedPollIsToldToAllWhoWait(t *testing.T) {
 			require.ErrorIs(t, err, queue.ErrUnavailable)
 			require.ErrorContains(t, err, "SQS does not answer")
 		}
-		d.before = nil
+		d.calm()
 		enqueue(t, q, queue.Ticket{})
 		receive(t, q, patience)
 		require.Equal(t, 2, d.count("ReceiveMessage"), "nothing is asked again without being called for")
