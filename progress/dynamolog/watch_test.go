@@ -1,6 +1,7 @@
 package dynamolog_test
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -9,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/stretchr/testify/require"
 
 	"github.com/pay-theory/streamer/v2/progress"
@@ -147,4 +150,20 @@ func TestWhoIsRefusedReadsWhatIsThere(t *testing.T) {
 	page, err := l.Read(t.Context(), key("r"), 0, 10)
 	require.NoError(t, err)
 	require.Equal(t, newest.Record, page.State.Record)
+}
+
+func TestTheFirstLookAtALogIsNotBehindAndOthersMayBe(t *testing.T) {
+	t.Parallel()
+	l, c := newLog(t, dynamolog.WithPoll(10*time.Millisecond, 20*time.Millisecond))
+	l.again().must("r", initial(), accepted())
+	looks := make(chan bool, 1000)
+	c.hook(func(_ context.Context, in any) error {
+		if in, ok := in.(*dynamodb.BatchGetItemInput); ok {
+			looks <- aws.ToBool(in.RequestItems[c.table].ConsistentRead)
+		}
+		return nil
+	}, nil)
+	l.watch("r")
+	require.True(t, <-looks)
+	require.False(t, <-looks)
 }

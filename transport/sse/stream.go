@@ -45,9 +45,9 @@ type stream struct {
 	written  time.Time // the last
 }
 
-// What wakes a stream beside its logs. They ring through the same channel, since to wait for
-// several costs more than all else but the write, at each event and for each viewer: channels
-// that all streams share, and a timer's, which is set and stopped each time.
+// What wakes a stream through the channel of its logs. To wait for a timer's channel sets and stops
+// the timer at each event and for each viewer, and one that all streams share has them contend for
+// its lock: both show in what a delivery costs.
 const (
 	bellTimer   uint32 = 1 << iota
 	bellClosing        // of the handler
