@@ -108,13 +108,11 @@ func (s *Spent) writes(parameters, result any) {
 		}
 	case *dynamodb.UpdateItemOutput:
 		s.Writes += tableUnits(out.ConsumedCapacity)
-		in := parameters.(*dynamodb.UpdateItemInput)
-		switch {
-		case in.ExpressionAttributeNames["#o"] == "":
-		case strings.Contains(*in.UpdateExpression, "#o ="):
+		switch change := *parameters.(*dynamodb.UpdateItemInput).UpdateExpression; {
+		case strings.Contains(change, " o = "):
 			s.Index += 2 // an entry is removed, and another made
-		default:
-			s.Index++
+		case strings.Contains(change, " o, w"):
+			s.Index++ // removed
 		}
 	case *dynamodb.DeleteItemOutput:
 		s.Writes += tableUnits(out.ConsumedCapacity)

@@ -71,7 +71,7 @@ func fullPlan() plan {
 		streams: 10_000, viewers: []int{100, 500}, deliveries: 5000, fans: 30, bursts: 7, callers: []int{1, 64},
 		submits: 5, calling: time.Second, natsRounds: 5, natsTCP: true,
 		watched: 10_000, quiet: time.Minute, ticks: 2000, stored: 1_000_000,
-		awsTickets: 10_000, awsSlow: 1000, awsUnits: 10, awsRounds: 5, awsBursts: 5, awsAtOnce: 40, awsFlow: true,
+		awsTickets: 10_000, awsSlow: 1000, awsUnits: 10, awsRounds: 9, awsBursts: 10, awsAtOnce: 40, awsFlow: true,
 	}
 }
 
@@ -82,7 +82,7 @@ func quickPlan() plan {
 	p.resumes, p.long, p.reports = 5, 0, 1
 	p.streams, p.viewers, p.fans, p.bursts, p.submits, p.calling = 2000, []int{500}, 15, 2, 1, 200*time.Millisecond
 	p.natsRounds, p.natsTCP, p.watched, p.stored = 3, false, 0, 0
-	p.awsTickets, p.awsSlow, p.awsUnits, p.awsRounds, p.awsBursts, p.awsFlow = 1500, 0, 2, 3, 1, false
+	p.awsTickets, p.awsSlow, p.awsUnits, p.awsRounds, p.awsBursts, p.awsFlow = 1500, 0, 2, 5, 4, false
 	p.limit = 50 * time.Second
 	return p
 }

@@ -25,10 +25,12 @@ func (w whole) Do(r *http.Request) (*http.Response, error) {
 	if r.Body == nil {
 		return w.client.Do(r)
 	}
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
+	var whole bytes.Buffer
+	whole.Grow(int(max(r.ContentLength, 0)) + bytes.MinRead)
+	if _, err := whole.ReadFrom(r.Body); err != nil {
 		return nil, err
 	}
+	body := whole.Bytes()
 	piece := r.WithContext(r.Context())
 	piece.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 	piece.Body, _ = piece.GetBody()

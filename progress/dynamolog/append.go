@@ -50,7 +50,8 @@ type appending struct {
 	misfit bool // the record was not computed from the state before it
 
 	events     []byte     // encoded
-	chunk      []byte     // what the head has of them
+	added      chunk      // what the head has of them
+	chunk      []byte     // the same, encoded
 	aside      bool       // they are not in the head
 	checkpoint checkpoint // where it is when it is not in the state
 	replaced   checkpoint // the one that nobody needs after this
@@ -67,7 +68,7 @@ func (a *appending) settle(ctx context.Context) error {
 		return err
 	}
 	known := a.feed.known(a.path)
-	if known != nil && (known.state.Record != a.prev || !known.expires.IsZero()) {
+	if known != nil && (known.state.Record != a.prev || !known.expires.IsZero() || !known.whole()) {
 		known = nil
 	}
 	if known == nil && a.large() {
@@ -80,6 +81,12 @@ func (a *appending) settle(ctx context.Context) error {
 			return a.verdict(err)
 		}
 		known = h
+	}
+	if known != nil {
+		// What the head is as known need not be asked with the write.
+		if err := a.judge(ctx, known, time.Time{}); err != nil {
+			return a.verdict(err)
+		}
 	}
 	if err := a.prepare(ctx, known); err != nil {
 		return err
@@ -186,8 +193,10 @@ func (a *appending) prepare(ctx context.Context, known *head) error {
 			if err := a.putAside(ctx, a.path, rec.State.Epoch, &c, a.events); err != nil {
 				return err
 			}
+		} else {
+			c.events = rec.Events
 		}
-		a.chunk = c.encode(a.events)
+		a.added, a.chunk = c, c.encode(a.events)
 	}
 	if known != nil && a.prev != "" {
 		a.replaced = known.checkpoint
@@ -260,15 +269,18 @@ func (a *appending) create(ctx context.Context, old *head) (*head, error) {
 	if a.parts(nil) {
 		it[attrParts] = boolean(true)
 	}
-	switch {
-	case !a.ends:
+	var expires time.Time
+	if !a.ends {
 		it[attrList], it[attrSince] = text(shard(openList, a.path)), number(now.Unix())
-	case a.parts(nil):
-		gone := a.clock.expiry(rec.Retention).Unix()
-		it[attrExpires], it[attrList], it[attrSince] = number(gone), text(shard(endedList, a.path)), number(gone)
-	default:
-		gone := number(a.clock.expiry(rec.Retention).Unix())
-		it[attrExpires], it[attrTTL] = gone, gone
+	} else {
+		expires = a.clock.expiry(rec.Retention)
+		gone := number(expires.Unix())
+		it[attrExpires] = gone
+		if a.parts(nil) {
+			it[attrList], it[attrSince] = text(shard(endedList, a.path)), gone
+		} else {
+			it[attrTTL] = gone
+		}
 	}
 
 	// There is no log, or only what is left of one that is gone and was all in its head.
@@ -277,14 +289,13 @@ func (a *appending) create(ctx context.Context, old *head) (*head, error) {
 	}
 	var c change
 	if old == nil {
-		none, parts, expires := c.name(attrPath), c.name(attrParts), c.name(attrExpires)
-		c.conditions = []string{"attribute_not_exists(" + none + ") OR attribute_not_exists(" + parts + ") AND " +
-			expires + " <= " + c.value("now", number(a.clock.earliest().Unix()))}
+		const none, small, ended = "attribute_not_exists(" + attrPath + ")", "attribute_not_exists(" + attrParts + ")", attrExpires + " <= "
+		in.ConditionExpression = new(none + " OR " + small + " AND " + ended + c.value(number(a.clock.earliest().Unix())))
 	} else {
-		c.want(attrRecord, "=", blob([]byte(old.state.Record)))
-		c.want(attrEpoch, "=", blob([]byte(old.epoch)))
+		c.is(old)
+		in.ConditionExpression = new(c.condition())
 	}
-	in.ConditionExpression, in.ExpressionAttributeNames, in.ExpressionAttributeValues = new(c.condition()), c.names, c.values
+	in.ExpressionAttributeValues = c.values
 	_, err := a.do(ctx, func(ctx context.Context) (middleware.Metadata, error) {
 		out, err := a.client.PutItem(ctx, in, once)
 		if err != nil {
@@ -295,7 +306,9 @@ func (a *appending) create(ctx context.Context, old *head) (*head, error) {
 	if err != nil || a.ends && !a.feed.watched(a.path) {
 		return nil, err
 	}
-	return decodeHead(it)
+	h := &head{path: a.path, key: a.key, epoch: rec.State.Epoch, writes: 1, expires: expires, parts: a.parts(nil), first: 1}
+	a.grow(h, now)
+	return h, nil
 }
 
 func (a *appending) stateBytes() []byte {
@@ -308,12 +321,12 @@ func (a *appending) extend(ctx context.Context, known *head) (*head, error) {
 	rec, n := a.rec, len(a.rec.Events)
 	before := rec.State.Last - uint64(n)
 	parts := a.parts(known)
-	moved := !a.ends && n > 0 && known != nil && len(known.raw) > 0 && known.size+len(a.chunk) > maxHead
+	moved := !a.ends && n > 0 && known != nil && len(known.chunks) > 0 && known.size+len(a.chunk) > maxHead
 	var c change
 	switch {
 	case n == 0:
 	case moved:
-		if err := a.putData(ctx, a.path, segmentSort(known.epoch, known.state.Last), encodeSegment(known.raw)); err != nil {
+		if err := a.putData(ctx, a.path, segmentSort(known.epoch, known.state.Last), encodeSegment(known.chunks)); err != nil {
 			return nil, err
 		}
 		parts = true
@@ -323,24 +336,24 @@ func (a *appending) extend(ctx context.Context, known *head) (*head, error) {
 	default:
 		c.append(attrChunks, list(a.chunk))
 		c.add(attrBytes, number(len(a.chunk)))
-		if !a.ends {
-			c.want(attrBytes, "<=", number(maxHead-len(a.chunk)))
-		}
 	}
-	state, changed, expires := a.stateBytes(), a.clock.latest(), time.Time{}
+	changed, expires := a.clock.latest(), time.Time{}
 	c.set(attrRecord, blob([]byte(rec.ID)))
 	c.set(attrLast, number(rec.State.Last))
-	c.set(attrState, blob(state))
-	c.set(attrAttempt, number(rec.State.Attempt))
+	c.set(attrState, blob(a.stateBytes()))
 	c.set(attrChanged, number(changed.UnixMilli()))
 	c.add(attrWrites, number(1))
-	if a.checkpoint.record != "" {
+	if known == nil || known.state.Attempt != rec.State.Attempt {
+		c.set(attrAttempt, number(rec.State.Attempt))
+	}
+	switch {
+	case a.checkpoint.record != "":
 		c.set(attrCheckpoint, text(a.checkpoint.encode()))
-	} else {
+	case known == nil || known.checkpoint.record != "":
 		c.remove(attrCheckpoint)
 	}
 	a.report(&c)
-	if parts {
+	if parts && (known == nil || !known.parts) {
 		c.set(attrParts, boolean(true))
 	}
 	if a.ends {
@@ -353,47 +366,54 @@ func (a *appending) extend(ctx context.Context, known *head) (*head, error) {
 		} else {
 			c.set(attrTTL, gone)
 			c.remove(attrList, attrSince)
-			c.absent(attrParts)
 		}
 	}
-	c.want(attrRecord, "=", blob([]byte(a.prev)))
-	c.want(attrEpoch, "=", blob([]byte(rec.State.Epoch)))
-	c.want(attrLast, "=", number(before))
-	c.absent(attrExpires)
-	if known == nil || !known.whole() {
+	if known == nil {
+		a.follow(&c, before, parts)
 		return a.update(ctx, a.path, &c, a.feed.watched(a.path))
 	}
-	// The conditions say that the head was as known, so nobody needs to tell what it is then.
+	// It is the known head that is changed or none, so nobody needs to tell what it is then.
+	c.is(known)
 	h := *known
 	h.writes++
-	h.changed, h.expires, h.parts = time.UnixMilli(changed.UnixMilli()), expires, parts
+	h.expires, h.parts = expires, parts
 	if moved {
-		h.first, h.size, h.chunks, h.raw = before+1, 0, nil, nil
+		h.first, h.size, h.chunks = before+1, 0, nil
 	}
-	if err := a.grow(&h, state); err != nil {
-		return nil, err
-	}
+	a.grow(&h, changed)
 	_, err := a.update(ctx, a.path, &c, false)
 	return &h, err
 }
 
-// grow has a copy of the head before the record be the one after it.
-func (a *appending) grow(h *head, state []byte) (err error) {
-	if h.state, err = decodeState(state); err != nil {
-		return err
+// follow makes conditions of all that has to be true of the head before the record.
+func (a *appending) follow(c *change, before uint64, parts bool) {
+	c.want(attrRecord, "=", blob([]byte(a.prev)))
+	c.want(attrEpoch, "=", blob([]byte(a.rec.State.Epoch)))
+	c.want(attrLast, "=", number(before))
+	c.absent(attrExpires)
+	if len(a.chunk) > 0 && !a.ends {
+		c.want(attrBytes, "<=", number(maxHead-len(a.chunk)))
 	}
-	h.state.Epoch, h.state.Record, h.state.Last = h.epoch, a.rec.ID, a.rec.State.Last
-	h.checkpoint = a.checkpoint
+	if a.ends && !parts {
+		c.absent(attrParts)
+	}
+}
+
+// grow has a copy of the head before the record be the one after it, which is written at a time.
+func (a *appending) grow(h *head, changed time.Time) {
+	rec := a.rec
+	h.changed = time.UnixMilli(changed.UnixMilli())
+	h.state, h.checkpoint = rec.State, a.checkpoint
+	if a.checkpoint.record != "" {
+		h.state.Checkpoint = nil
+	}
 	if p, replaced := a.progress(); replaced {
 		h.progress = p
 	}
-	if len(a.chunk) == 0 {
-		return nil
+	if len(a.chunk) > 0 {
+		h.size += len(a.chunk)
+		h.chunks = append(slices.Clip(h.chunks), a.added)
 	}
-	c, err := decodeChunk(a.chunk)
-	h.size += len(a.chunk)
-	h.chunks, h.raw = append(slices.Clip(h.chunks), c), append(slices.Clip(h.raw), a.chunk)
-	return err
 }
 
 // progress returns the progress that the head shows after the record, where the record has one or

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
@@ -45,7 +46,7 @@ type store struct {
 // once: what the client's configuration says of retries does not apply, since that is the
 // caller's, who knows what a call is worth.
 func once(o *dynamodb.Options) {
-	o.RetryMaxAttempts = 1
+	o.Retryer = aws.NopRetryer{}
 	o.HTTPClient = onepiece.Client(o.HTTPClient)
 }
 
@@ -54,9 +55,12 @@ var errNoDate = errors.New("its answer has no Date header, by which expiry is ju
 
 // do makes a call, whose answer's metadata call returns.
 func (s *store) do(ctx context.Context, call func(context.Context) (middleware.Metadata, error)) (date time.Time, err error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
 	asked := time.Now()
+	if at, ok := ctx.Deadline(); !ok || at.Sub(asked) > patience {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, patience)
+		defer cancel()
+	}
 	meta, err := call(ctx)
 	date, ok := awsmiddleware.GetServerTime(meta)
 	if err != nil {

@@ -150,7 +150,13 @@ func (w *encoder) event(e *progress.Event) {
 
 // encodeEvents encodes the events of a record.
 func encodeEvents(events []*progress.Event) []byte {
-	var w encoder
+	room := 0
+	for _, e := range events {
+		if room += 48 + len(e.Data); e.Request != nil {
+			room += 256 + len(e.Request.Payload)
+		}
+	}
+	w := encoder{b: make([]byte, 0, room)}
 	for _, e := range events {
 		w.event(e)
 	}
@@ -160,7 +166,7 @@ func encodeEvents(events []*progress.Event) []byte {
 // encodeState leaves out what are attributes: epoch, record and last. The checkpoint goes with
 // it unless it has an item of its own.
 func encodeState(s *progress.State, checkpoint bool) []byte {
-	var w encoder
+	w := encoder{b: make([]byte, 0, 256+len(s.Checkpoint))}
 	w.text(s.Action)
 	w.text(s.Digest)
 	w.text(s.Group)
@@ -233,9 +239,10 @@ func (c *chunk) encode(events []byte) []byte {
 }
 
 // encodeSegment joins chunks.
-func encodeSegment(chunks [][]byte) []byte {
+func encodeSegment(chunks []chunk) []byte {
 	var w encoder
-	for _, c := range chunks {
+	for i := range chunks {
+		c := chunks[i].encode(encodeEvents(chunks[i].events))
 		w.uint(uint64(len(c)))
 		w.b = append(w.b, c...)
 	}

@@ -95,7 +95,7 @@ func FuzzDecode(f *testing.F) {
 	c := chunk{record: "a", first: 1, count: 2}
 	inlined := c.encode(encodeEvents([]*progress.Event{e, e}))
 	f.Add(inlined)
-	f.Add(encodeSegment([][]byte{inlined}))
+	f.Add(encodeSegment([]chunk{{record: "a", first: 1, count: 1, events: []*progress.Event{e}}}))
 	f.Add((&chunk{record: "a", first: 3, count: 1, where: inTable, size: 5000, parts: 1}).encode(nil))
 	f.Add(encodeState(&progress.State{Phase: progress.Accepted, Error: &progress.Failure{Code: "a"}}, true))
 	f.Add(encodeProgress(&progress.Progress{Percentage: math.NaN()}))

@@ -51,6 +51,7 @@ type watch struct {
 type found struct {
 	head  *head     // nil: this process has written it, and what it is then was not told
 	until time.Time // so long it counts as known to who watches the log then
+	made  bool      // this process has made the log, as head says
 	floor time.Time // what was asked for earlier may be older than what this process has written
 }
 
@@ -167,12 +168,19 @@ func (f *feed) known(path string) *head {
 }
 
 // recall returns what was last found of a watched log, where a reader with that cursor can
-// have it: it has events that the reader has not seen, or it was found just now.
+// have it: it has events that the reader has not seen, or it was found just now. A log that this
+// process has just made counts as watched: who works on it or shows it watches it next.
 func (f *feed) recall(path string, after uint64) *head {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	w := f.paths[path]
-	if w == nil || w.head == nil || w.behind || after > w.head.state.Last {
+	if w == nil {
+		if k := f.found[path]; k.made && after < k.head.state.Last && time.Now().Before(k.until) {
+			return k.head
+		}
+		return nil
+	}
+	if w.head == nil || w.behind || after > w.head.state.Last {
 		return nil
 	}
 	if after == w.head.state.Last && time.Since(w.since) > freshness {
@@ -247,14 +255,14 @@ func (f *feed) keep(path string, h *head, s sight) {
 		clear(f.found)
 		f.cleared = now
 	}
-	k.head, k.until = h, now.Add(freshness)
+	k.head, k.until, k.made = h, now.Add(freshness), false
 	switch {
 	case h == nil && s.own:
 		k.floor = now
 	case h == nil || !h.expires.IsZero():
 		k.head = nil
 	case s.own:
-		k.until = now.Add(made)
+		k.until, k.made = now.Add(made), true
 	}
 	f.found[path] = k
 }
@@ -309,7 +317,7 @@ func sameRev(a, b *progress.Progress) bool {
 // slim returns the head without its events.
 func (h *head) slim() *head {
 	s := *h
-	s.chunks, s.raw = nil, nil
+	s.chunks = nil
 	s.first = s.state.Last + 1
 	return &s
 }

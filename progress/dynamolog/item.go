@@ -53,14 +53,15 @@ func text(s string) types.AttributeValue  { return &types.AttributeValueMemberS{
 func blob(b []byte) types.AttributeValue  { return &types.AttributeValueMemberB{Value: b} }
 func boolean(b bool) types.AttributeValue { return &types.AttributeValueMemberBOOL{Value: b} }
 
+// number is of what fits into an int64, as all that is counted here does.
 func number[T int | int64 | uint64](n T) types.AttributeValue {
-	return &types.AttributeValueMemberN{Value: fmt.Sprint(n)}
+	return &types.AttributeValueMemberN{Value: strconv.FormatInt(int64(n), 10)}
 }
 
 func list(chunks ...[]byte) types.AttributeValue {
-	l := &types.AttributeValueMemberL{}
-	for _, c := range chunks {
-		l.Value = append(l.Value, blob(c))
+	l := &types.AttributeValueMemberL{Value: make([]types.AttributeValue, len(chunks))}
+	for i, c := range chunks {
+		l.Value[i] = blob(c)
 	}
 	return l
 }
@@ -84,7 +85,6 @@ type head struct {
 	checkpoint checkpoint
 	progress   *progress.Progress
 	chunks     []chunk
-	raw        [][]byte // the same, encoded
 }
 
 // checkpoint says where a large checkpoint is. The zero value: in the state.
@@ -107,7 +107,7 @@ func hashOf(b []byte) string {
 func (h *head) gone(now time.Time) bool { return !h.expires.IsZero() && !now.Before(h.expires) }
 
 // whole reports whether the head has the events that it had when it was read.
-func (h *head) whole() bool { return len(h.raw) > 0 || h.size == 0 }
+func (h *head) whole() bool { return len(h.chunks) > 0 || h.size == 0 }
 
 // newest returns the progress to show, and nil when there is none of the newest attempt.
 func (h *head) newest() *progress.Progress {
@@ -225,7 +225,7 @@ func decodeHead(it item) (*head, error) {
 			return nil, errMalformed
 		}
 		next = c.last() + 1
-		h.chunks, h.raw = append(h.chunks, c), append(h.raw, b.Value)
+		h.chunks = append(h.chunks, c)
 	}
 	if next != last+1 || h.state.Ended() != !h.expires.IsZero() {
 		return nil, errMalformed

@@ -53,6 +53,36 @@ func TestAGatewayShowsWhatItHasJustMadeWithoutACall(t *testing.T) {
 	})
 }
 
+func TestAWorkerOfTheProcessThatMadeARequestNeedNotReadIt(t *testing.T) {
+	t.Parallel()
+	l, c := newLog(t, rarely())
+	sometime(t, func(id string) bool {
+		state := l.must(id, initial(), accepted())
+		spent := c.during(t, func() {
+			page, err := l.Read(t.Context(), key(id), 0, 1)
+			require.NoError(t, err)
+			require.Len(t, page.Events, 1)
+			require.Equal(t, state.Record, page.State.Record)
+		})
+		return len(spent.calls) == 0
+	})
+}
+
+func TestWhatNobodyWatchesIsReadAnewOnceItHasGoneOn(t *testing.T) {
+	t.Parallel()
+	l, _ := newLog(t, rarely())
+	state := l.must("r", initial(), accepted())
+	state = l.must("r", state, event(progress.Started))
+	page, err := l.Read(t.Context(), key("r"), 0, 10)
+	require.NoError(t, err)
+	require.Equal(t, state.Record, page.State.Record)
+	other := l.again()
+	state = other.must("r", state, output(10)) // at once: what was found counts for a moment to who watches
+	page, err = l.Read(t.Context(), key("r"), 0, 10)
+	require.NoError(t, err)
+	require.Equal(t, state.Record, page.State.Record)
+}
+
 func TestAWorkerReadsARequestOnce(t *testing.T) {
 	t.Parallel()
 	gateway, c := newLog(t, rarely())
@@ -111,10 +141,16 @@ func TestWhatAWriterKnowsIsWhatOthersRead(t *testing.T) {
 		}
 		return nil
 	})
-	state := l.must("r", initial(), accepted())
+	now := time.Unix(1_800_000_000, 5).UTC() // as it is when it was stored
+	first, request := initial(), accepted()
+	first.Created, request.Time = now, now
+	state := l.must("r", first, request)
 	l.watch("r")
 	put := func(change func(rec *progress.Record), events ...*progress.Event) {
 		t.Helper()
+		for _, e := range events {
+			e.Time = now
+		}
 		rec := logtest.Next(state, events...)
 		change(rec)
 		require.NoError(t, l.Append(t.Context(), key("r"), state.Record, rec))
@@ -130,7 +166,7 @@ func TestWhatAWriterKnowsIsWhatOthersRead(t *testing.T) {
 	}
 	same := func(*progress.Record) {}
 	reports := func(rec *progress.Record) {
-		rec.Progress = &progress.Progress{Attempt: 1, Rev: 3, Beat: 4, Percentage: 50, Message: "half", Time: time.Unix(1_800_000_000, 0).UTC()}
+		rec.Progress = &progress.Progress{Attempt: 1, Rev: 3, Beat: 4, Percentage: 50, Message: "half", Time: now}
 	}
 	put(same, event(progress.Started))
 	answers = 0 // what was there at first may have been made too long ago

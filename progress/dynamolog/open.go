@@ -102,11 +102,11 @@ var errForeign = errors.New("some are left out")
 func (l *Log) index(ctx context.Context, list string, until *time.Time, take func(paths []string) error) error {
 	var c change
 	in := &dynamodb.QueryInput{IndexName: new(indexName)}
-	condition := c.name(attrList) + " = " + c.value("list", text(list))
+	c.want(attrList, "=", text(list))
 	if until != nil {
-		condition += " AND " + c.name(attrSince) + " <= " + c.value("until", number(until.Unix()))
+		c.want(attrSince, "<=", number(until.Unix()))
 	}
-	in.KeyConditionExpression, in.ExpressionAttributeNames, in.ExpressionAttributeValues = &condition, c.names, c.values
+	in.KeyConditionExpression, in.ExpressionAttributeValues = new(c.condition()), c.values
 	return l.query(ctx, in, func(items []item) (bool, error) {
 		var paths []string
 		for _, it := range items {
@@ -190,10 +190,12 @@ func (l *Log) removeGone(ctx context.Context) error {
 // purge removes all of a log that is gone, its head at last.
 func (l *Log) purge(ctx context.Context, h *head) error {
 	var c change
-	in := &dynamodb.QueryInput{ProjectionExpression: new(c.name(attrPath) + ", " + c.name(attrSort) + ", " + c.name(attrBlob))}
-	in.KeyConditionExpression = new(c.name(attrPath) + " = " + c.value("p", text(h.path)) +
-		" AND begins_with(" + c.name(attrSort) + ", " + c.value("parts", text(partsOf(h.epoch))) + ")")
-	in.ExpressionAttributeNames, in.ExpressionAttributeValues = c.names, c.values
+	c.want(attrPath, "=", text(h.path))
+	c.begins(attrSort, text(partsOf(h.epoch)))
+	in := &dynamodb.QueryInput{
+		ProjectionExpression:   new(attrPath + ", " + attrSort + ", " + attrBlob),
+		KeyConditionExpression: new(c.condition()), ExpressionAttributeValues: c.values,
+	}
 	err := l.query(ctx, in, func(items []item) (bool, error) {
 		for batch := range slices.Chunk(items, writeBatch) {
 			if err := l.discard(ctx, batch); err != nil {
@@ -207,11 +209,10 @@ func (l *Log) purge(ctx context.Context, h *head) error {
 	}
 	_, err = l.do(ctx, func(ctx context.Context) (middleware.Metadata, error) {
 		var c change
-		c.want(attrRecord, "=", blob([]byte(h.state.Record)))
-		c.want(attrEpoch, "=", blob([]byte(h.epoch)))
+		c.is(h)
 		out, err := l.client.DeleteItem(ctx, &dynamodb.DeleteItemInput{
-			TableName: &l.table, Key: primary(h.path, headSort), ConditionExpression: new(c.condition()),
-			ExpressionAttributeNames: c.names, ExpressionAttributeValues: c.values,
+			TableName: &l.table, Key: primary(h.path, headSort),
+			ConditionExpression: new(c.condition()), ExpressionAttributeValues: c.values,
 		}, once)
 		if err != nil {
 			return middleware.Metadata{}, err

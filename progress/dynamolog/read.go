@@ -18,7 +18,8 @@ const pageBytes = 256 << 10
 // it where the page needs them. A page has about 256 KiB at most, unless the record of its first
 // event is larger. What a watched log was found to have is read from memory: events that the
 // caller has not seen, or for 50 ms that there are no others. What another process has appended
-// since the last look at it (WithPoll) is missing then, and notified by the next.
+// since the last look at it (WithPoll) is missing then, and notified by the next. For a second
+// that holds for a log that this Log has made and nobody watches yet.
 func (l *Log) Read(ctx context.Context, key progress.Key, after uint64, limit int) (progress.Page, error) {
 	if err := ctx.Err(); err != nil {
 		return progress.Page{}, err
@@ -173,9 +174,9 @@ func (l *Log) segments(ctx context.Context, h *head, r *reading) error {
 		ConsistentRead: new(true),
 		Limit:          new(int32(min(r.limit, 100))), // each has an event at least
 	}
-	in.KeyConditionExpression = new(c.name(attrPath) + " = " + c.value("p", text(h.path)) + " AND " + c.name(attrSort) +
-		" BETWEEN " + c.value("from", text(segmentSort(h.epoch, r.next))) + " AND " + c.value("to", text(segmentsEnd(h.epoch))))
-	in.ExpressionAttributeNames, in.ExpressionAttributeValues = c.names, c.values
+	c.want(attrPath, "=", text(h.path))
+	c.between(attrSort, text(segmentSort(h.epoch, r.next)), text(segmentsEnd(h.epoch)))
+	in.KeyConditionExpression, in.ExpressionAttributeValues = new(c.condition()), c.values
 	return l.query(ctx, in, func(items []item) (bool, error) {
 		for _, it := range items {
 			data, err := decodeData(it)
@@ -250,9 +251,9 @@ func (l *Log) fetch(ctx context.Context, h *head, r *reading) error {
 func (l *Log) asides(ctx context.Context, h *head, first, last uint64) (map[string][]byte, error) {
 	var c change
 	in := &dynamodb.QueryInput{ConsistentRead: new(true)}
-	in.KeyConditionExpression = new(c.name(attrPath) + " = " + c.value("p", text(h.path)) + " AND " + c.name(attrSort) +
-		" BETWEEN " + c.value("from", text(asidesFrom(h.epoch, first))) + " AND " + c.value("to", text(asidesFrom(h.epoch, last+1))))
-	in.ExpressionAttributeNames, in.ExpressionAttributeValues = c.names, c.values
+	c.want(attrPath, "=", text(h.path))
+	c.between(attrSort, text(asidesFrom(h.epoch, first)), text(asidesFrom(h.epoch, last+1)))
+	in.KeyConditionExpression, in.ExpressionAttributeValues = new(c.condition()), c.values
 	found := make(map[string][]byte)
 	err := l.query(ctx, in, func(items []item) (bool, error) {
 		for _, it := range items {
