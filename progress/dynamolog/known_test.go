@@ -68,6 +68,17 @@ func TestAWorkerOfTheProcessThatMadeARequestNeedNotReadIt(t *testing.T) {
 	})
 }
 
+func TestWhatAProcessHasMadeIsReadFromMemoryForASecondOnly(t *testing.T) {
+	t.Parallel()
+	l, _ := newLog(t, rarely())
+	newest := l.again().must("r", l.must("r", initial(), accepted()), event(progress.Started)).Record
+	require.Eventually(t, func() bool {
+		page, err := l.Read(t.Context(), key("r"), 0, 10)
+		require.NoError(t, err)
+		return page.State.Record == newest
+	}, patience, 50*time.Millisecond)
+}
+
 func TestWhatNobodyWatchesIsReadAnewOnceItHasGoneOn(t *testing.T) {
 	t.Parallel()
 	l, _ := newLog(t, rarely())
@@ -188,4 +199,21 @@ func TestWhatAWriterKnowsIsWhatOthersRead(t *testing.T) {
 	put(same, output(20))
 	put(func(rec *progress.Record) { rec.Retention = time.Hour }, &progress.Event{Kind: progress.Completed, Success: true, Data: json.RawMessage(`"done"`)})
 	require.Equal(t, 1, answers, "a progress may come after what others have changed")
+}
+
+func TestARecordThatWasNotMadeFromTheStateBeforeItIsNotStored(t *testing.T) {
+	t.Parallel()
+	l, _ := newLog(t, rarely())
+	state := l.must("r", initial(), accepted())
+	foreign, hole := state, state
+	foreign.Epoch = "another"
+	hole.Last += 3
+	for what, wrong := range map[string]progress.State{"of epoch \"another\"": foreign, "but record": hole} {
+		for range 2 { // by what is stored, then by what the writer knows
+			err := l.Append(t.Context(), key("r"), state.Record, logtest.Next(wrong, event(progress.Started)))
+			require.ErrorContains(t, err, what)
+			l.watch("r")
+		}
+	}
+	require.Equal(t, []uint64{1}, l.all("r"))
 }
