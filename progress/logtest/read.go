@@ -1,6 +1,7 @@
 package logtest
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -18,6 +19,7 @@ func readCases() []contract {
 		{"read-past-the-end-is-empty", "a cursor beyond the log gets no events and the log's state, by which Page.Gap knows", (*suite).pastTheEndIsEmpty},
 		{"read-pages-join", "Read returns up to limit events, fewer only where the log has no more or to bound the size, and at least one if there is one", (*suite).pagesJoin},
 		{"read-pages-stay-as-they-are", "what is passed out is shared and is not changed: a page stays what it was while the log grows", (*suite).pagesStay},
+		{"read-fresh-is-not-behind", "ReadFresh, where a Log has it (progress.Fresh), returns what was appended before it was called, by whomever, and so does each later Read", (*suite).freshIsNotBehind},
 		{"read-of-no-log", "Read, Tail and SetProgress of a log that never was return ErrNotFound", (*suite).noLog},
 		{"events-come-back-exactly", "events are stored as they are: every field, every byte of JSON, big numbers, white space, what is nil", (*suite).eventsComeBackExactly},
 		{"state-comes-back-exactly", "a Log stores the state with each record and returns it as it is, by Tail, Read, Open and conflicts", (*suite).stateComesBackExactly},
@@ -55,6 +57,31 @@ func (s *suite) pastTheEndIsEmpty() {
 		}
 		s.equal(page.State, w.state, "the page's state")
 	}
+}
+
+func (s *suite) freshIsNotBehind() {
+	l, ok := s.peer.(progress.Fresh)
+	if !ok {
+		return // it says that its Read is as good
+	}
+	w := s.open("fresh")
+	s.append(w, started())
+	stop, err := l.Watch(s.Context(), w.key, func(string) {}) // else it need not remember anything
+	s.must(err, "Watch")
+	defer stop()
+	for i := range 20 {
+		s.append(w, output(i))
+		s.showsTheNewest(w, l.ReadFresh, "ReadFresh")
+		s.showsTheNewest(w, l.Read, "a later Read")
+	}
+}
+
+func (s *suite) showsTheNewest(w *writer, read func(context.Context, progress.Key, uint64, int) (progress.Page, error), what string) {
+	s.Helper()
+	page, err := read(s.Context(), w.key, w.state.Last-1, 10)
+	s.must(err, what)
+	s.dense(page.Events, w.state.Last, w.state.Last)
+	s.equal(page.State, w.state, "the state of "+what)
 }
 
 func (s *suite) pagesJoin() {
