@@ -128,7 +128,8 @@ func (b *batches[E]) launch() {
 	b.queue.users.Go(func() { b.run(items) })
 }
 
-// run makes a call, then has those made that waited for it.
+// run makes a call, and another for each entry that SQS did not take though it took the call. Then
+// it has those made that waited for it.
 func (b *batches[E]) run(items []*item[E]) {
 	entries := make([]E, len(items))
 	for n, i := range items {
@@ -136,17 +137,25 @@ func (b *batches[E]) run(items []*item[E]) {
 	}
 	ctx, cancel := context.WithTimeout(b.queue.life, callTimeout)
 	errs := b.call(ctx, entries)
-	cancel()
 	for n, i := range items {
-		i.done <- errs[n]
+		if !again(errs[n]) {
+			i.done <- errs[n]
+		}
 	}
+	for n, i := range items {
+		if again(errs[n]) {
+			i.done <- b.call(ctx, entries[n:n+1])[0]
+		}
+	}
+	cancel()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.calls--
 	b.start()
 }
 
-// once has a call made without retries: what a failed call means is known better by who made it.
+// once has a call made without retries: what a failed call means is known better by who made it. An
+// entry that fails alone is tried again here (run), since nobody else knows which it is.
 func once(o *sqs.Options) {
 	o.Retryer = aws.NopRetryer{}
 	o.HTTPClient = onepiece.Client(o.HTTPClient)

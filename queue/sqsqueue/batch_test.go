@@ -133,6 +133,38 @@ func TestWhatFailsInABatchFailsForItsCallerAlone(t *testing.T) {
 	}
 }
 
+func TestWhatIsRefusedInABatchIsTriedOnceMoreAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, q := doubledQueue(t)
+		held := hold(t, q, 10)
+		d.slow(10 * time.Millisecond)
+		failed := make(map[string]bool)
+		d.refuse = func(_, of string) string {
+			if failed[of] || !strings.HasSuffix(of, "-3") && !strings.HasSuffix(of, "-6") {
+				return ""
+			}
+			failed[of] = true
+			return "InternalError"
+		}
+		begin := time.Now()
+		took := make(map[time.Duration]int)
+		var mu sync.Mutex
+		var calling sync.WaitGroup
+		for _, dl := range held {
+			calling.Go(func() {
+				ack(t, dl)
+				mu.Lock()
+				defer mu.Unlock()
+				took[time.Since(begin)]++
+			})
+		}
+		calling.Wait()
+		require.Equal(t, map[time.Duration]int{10 * time.Millisecond: 8, 20 * time.Millisecond: 1, 30 * time.Millisecond: 1}, took)
+		require.Equal(t, 3, d.count("DeleteMessageBatch"))
+		require.Empty(t, d.bodies(doubledURL))
+	})
+}
+
 func TestACallerThatLeavesTakesItsEntryAlong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, q := doubledQueue(t)

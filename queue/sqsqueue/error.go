@@ -54,6 +54,12 @@ func stale(err error) bool {
 	return errors.As(err, &r) && slices.Contains([]string{"ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue"}, code(r))
 }
 
+// again reports whether SQS has refused an entry alone, and not by the sender's fault.
+func again(err error) bool {
+	var r refusal
+	return errors.As(err, &r) && !r.sender && !stale(err)
+}
+
 // failed returns the error of a call that failed with err: the context's error, or one that
 // wraps a sentinel of package queue.
 func failed(ctx context.Context, what string, err error) error {

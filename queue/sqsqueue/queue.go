@@ -44,7 +44,8 @@ type Client interface {
 //
 // Calls that happen at the same time share a call of SQS, up to ten of them; Ack, Extend and Retry
 // with a delay wait a moment for others (WithLinger). A call of SQS is made once: what the client's
-// configuration says of retries does not apply.
+// configuration says of retries does not apply. What SQS does not take of a call that it takes is
+// tried once more, alone.
 //
 // SQS does not notice all calls of a stale holder, so a delivery keeps track of its lease
 // itself, by the clock of its process: after the end Extend returns queue.ErrLeaseLost, Ack and
