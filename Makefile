@@ -12,10 +12,10 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 # Packages of TypeScript, in the order in which they need each other.
 WEB := client/typescript examples/react test/browser
 
-.PHONY: help test test-go emulators test-web check lint fmt fuzz bench bench-smoke crash fleet vuln examples aws-local
+.PHONY: help test test-go emulators test-web check lint fmt fuzz bench bench-smoke crash fleet vuln examples aws-local dynamodb-local
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
 test: test-go test-web ## run all tests: Go, TypeScript, and both in nginx and Chromium
 
@@ -60,6 +60,9 @@ fleet: ## start 3 nats-servers, 2 gateways and 3 workers on loopback
 vuln: ## known vulnerabilities in what the code calls
 	@GOBIN=$(CURDIR)/bin go install $(GOVULNCHECK)
 	@.ci/vuln bin/govulncheck
+
+dynamodb-local: ## run the tests of progress/dynamolog on DynamoDB Local, too (takes Java)
+	@.ci/dynamodb-local
 
 aws-local: emulators ## run examples/aws on emulators of SQS and DynamoDB
 	go build -o bin/ ./examples/aws
