@@ -1,11 +1,10 @@
 package streamer_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"sync"
-	"time"
 
 	"github.com/pay-theory/streamer/v2"
 	"github.com/pay-theory/streamer/v2/progress"
@@ -158,16 +157,18 @@ func (h *history) saw(epoch string, e *progress.Event) {
 
 // same reports whether two viewers were told the same. One may have been told by the process
 // that made the event, whose time then has a zone and a monotonic clock.
-func same(a, b *progress.Event) bool { return a == b || bytes.Equal(asStored(a), asStored(b)) }
+func same(a, b *progress.Event) bool { return a == b || reflect.DeepEqual(bare(a), bare(b)) }
 
-func asStored(e *progress.Event) []byte {
-	b, err := json.Marshal(struct {
-		*progress.Event
-		Time time.Time `json:"time"`
-	}{e, e.Time.UTC()})
-	if err != nil {
-		panic(err)
+// bare returns the exported fields of an event as it is stored.
+func bare(e *progress.Event) *progress.Event {
+	b := new(progress.Event)
+	from, to := reflect.ValueOf(e).Elem(), reflect.ValueOf(b).Elem()
+	for i := range from.NumField() {
+		if from.Type().Field(i).IsExported() {
+			to.Field(i).Set(from.Field(i))
+		}
 	}
+	b.Time = e.Time.Round(0).UTC()
 	return b
 }
 

@@ -71,7 +71,13 @@ func (a *appending) settle(ctx context.Context) error {
 	if known != nil && (known.state.Record != a.prev || !known.expires.IsZero() || !known.whole()) {
 		known = nil
 	}
-	if known == nil && a.large() {
+	switch {
+	case known != nil:
+		// The write asks for the record before it alone, so all else is judged here.
+		if err := a.judge(ctx, known, time.Time{}); err != nil {
+			return a.verdict(err)
+		}
+	case a.large():
 		// What is stored beside the head must not be stored in vain.
 		h, date, err := a.rest(ctx, a.path)
 		if err != nil {
@@ -81,12 +87,6 @@ func (a *appending) settle(ctx context.Context) error {
 			return a.verdict(err)
 		}
 		known = h
-	}
-	if known != nil {
-		// What the head is as known need not be asked with the write.
-		if err := a.judge(ctx, known, time.Time{}); err != nil {
-			return a.verdict(err)
-		}
 	}
 	if err := a.prepare(ctx, known); err != nil {
 		return err
@@ -315,8 +315,9 @@ func (a *appending) stateBytes() []byte {
 	return encodeState(&a.rec.State, a.checkpoint.record == "")
 }
 
-// extend writes the head after a record. Without known, which spares a try, it does so where
-// there is room in the head, and nothing beside it to be removed after an end.
+// extend writes the head after a record. Where it does not know the head before, it leaves it to
+// the store to refuse what does not fit: events that the head has no room for, and an end of a log
+// that has other items.
 func (a *appending) extend(ctx context.Context, known *head) (*head, error) {
 	rec, n := a.rec, len(a.rec.Events)
 	before := rec.State.Last - uint64(n)

@@ -97,8 +97,10 @@ func blobError(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	}
-	return fmt.Errorf("%w: blob store: %w", progress.ErrUnavailable, err)
+	return fmt.Errorf("%w: %w: %w", progress.ErrUnavailable, errBlobs, err)
 }
+
+var errBlobs = errors.New("blob store")
 
 var errNoBlobs = errors.New("a process with another configuration wrote it: its events are in a blob store, and this one has none (see WithBlobs)")
 

@@ -8,7 +8,7 @@ import (
 
 // change is a conditional update of an item, as its expressions are put together. Each attribute
 // goes by its own name, which spares the table of names that goes with every call; but for
-// attrTTL, the only one that DynamoDB reserves. The zero value is ready.
+// attrTTL, the only one that they speak of and DynamoDB reserves. The zero value is ready.
 type change struct {
 	sets, removes, conditions strings.Builder
 	names                     map[string]string
@@ -92,6 +92,7 @@ func (c *change) begins(attr string, v types.AttributeValue) {
 	join(&c.conditions, " AND ", "begins_with(", c.name(attr), ", ", c.value(v), ")")
 }
 
+// between makes a condition of where a text is in their order, both ends included.
 func (c *change) between(attr string, from, to types.AttributeValue) {
 	join(&c.conditions, " AND ", c.name(attr), " BETWEEN ", c.value(from), " AND ", c.value(to))
 }

@@ -20,13 +20,12 @@ type feed struct {
 	sooner      chan struct{} // there may be something to look at earlier than it thinks
 	first       chan struct{} // something is watched, and nothing was
 
-	mu      sync.Mutex
-	paths   map[string]*watch
-	found   map[string]found // just now, of logs that nobody watches: who reads or makes one may watch it next
-	cleared time.Time        // when all of that was forgotten
-	due     dueHeap          // those that nobody looks at now
-	stream  bool             // a stream tells what changes
-	closed  bool
+	mu     sync.Mutex
+	paths  map[string]*watch
+	found  findings // just now, of logs that nobody watches: who reads or makes one may watch it next
+	due    dueHeap  // those that nobody looks at now
+	stream bool     // a stream tells what changes
+	closed bool
 }
 
 // watch is a watched log.
@@ -47,14 +46,6 @@ type watch struct {
 	removed bool
 }
 
-// found is what was found of a log that nobody watches.
-type found struct {
-	head  *head     // nil: this process has written it, and what it is then was not told
-	until time.Time // so long it counts as known to who watches the log then
-	made  bool      // this process has made the log, as head says
-	floor time.Time // what was asked for earlier may be older than what this process has written
-}
-
 // watcher is one call of Watch; its function is nil when it was stopped.
 type watcher struct {
 	notify atomic.Pointer[func(record string)]
@@ -72,15 +63,13 @@ const (
 	remembered = 16 << 10              // bytes of a head's events that are kept, so that many watched logs take little
 	freshness  = 50 * time.Millisecond // how long what was found counts as the newest
 	endedPause = time.Minute           // after which a log that has ended is looked at, at the latest
-	made       = time.Second           // how long what this process has made counts as known, while its ticket is sent
-	maxFound   = 256                   // logs of which something is known that nobody watches
 	slop       = 20 * time.Millisecond // by how much a look may be early, to share a call with others
 )
 
 func newFeed(fast, quiet time.Duration) *feed {
 	return &feed{
 		fast: fast, quiet: quiet, rare: min(10*quiet, endedPause),
-		turn: make(chan struct{}, 1), sooner: make(chan struct{}, 1), first: make(chan struct{}, 1), paths: make(map[string]*watch), found: make(map[string]found),
+		turn: make(chan struct{}, 1), sooner: make(chan struct{}, 1), first: make(chan struct{}, 1), paths: make(map[string]*watch),
 	}
 }
 
@@ -96,11 +85,10 @@ func (f *feed) join(path string, wr *watcher) (*watch, error) {
 		now := time.Now()
 		w = &watch{path: path, pause: f.fast, due: now.Add(f.fast / 2), floor: now, changed: true}
 		f.paths[path] = w
-		if k := f.found[path]; k.head != nil && now.Before(k.until) {
+		if k := f.found.take(path); k.head != nil && now.Before(k.until) {
 			w.learn(k.head, sight{consistent: true, own: true})
 			w.changed = f.stream
 		}
-		delete(f.found, path)
 		heap.Push(&f.due, w)
 		if len(f.paths) == 1 {
 			poke(f.first)
@@ -126,6 +114,7 @@ func (f *feed) leave(w *watch, wr *watcher) {
 	}
 	w.removed = true
 	delete(f.paths, w.path)
+	f.found.keep(w.path, nil, sight{begun: time.Now()}) // its readers may know what others have written
 	if w.place >= 0 {
 		heap.Remove(&f.due, w.place)
 	}
@@ -146,7 +135,7 @@ func (f *feed) close() {
 		w.removed = true
 	}
 	clear(f.paths)
-	clear(f.found)
+	f.found = findings{}
 	f.due = nil
 }
 
@@ -168,17 +157,14 @@ func (f *feed) known(path string) *head {
 }
 
 // recall returns what was last found of a watched log, where a reader with that cursor can
-// have it: it has events that the reader has not seen, or it was found just now. A log that this
-// process has just made counts as watched: who works on it or shows it watches it next.
+// have it: it has events that the reader has not seen, or it was found just now. So does a log
+// that nobody watches and this process has just written: who works on it or shows it watches it next.
 func (f *feed) recall(path string, after uint64) *head {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	w := f.paths[path]
 	if w == nil {
-		if k := f.found[path]; k.made && after < k.head.state.Last && time.Now().Before(k.until) {
-			return k.head
-		}
-		return nil
+		return f.found.recall(path, after)
 	}
 	if w.head == nil || w.behind || after > w.head.state.Last {
 		return nil
@@ -197,8 +183,9 @@ func (f *feed) learned(path string, h *head, s sight) bool {
 	if w == nil || h == nil && s.own {
 		if w != nil {
 			f.passed(w)
+		} else if !f.closed {
+			f.found.keep(path, h, s)
 		}
-		f.keep(path, h, s)
 		f.mu.Unlock()
 		return false
 	}
@@ -212,7 +199,9 @@ func (f *feed) learned(path string, h *head, s sight) bool {
 	if news && !s.own {
 		w.pause = f.fast
 	}
-	if s.own && w.place >= 0 {
+	if !news && s.own && w.lacks(h) {
+		f.passed(w)
+	} else if s.own && w.place >= 0 {
 		// Who writes sees what is there, and need not look.
 		w.due = s.begun.Add(f.pause(w))
 		heap.Fix(&f.due, w.place)
@@ -245,26 +234,10 @@ func (f *feed) passed(w *watch) {
 	}
 }
 
-// keep keeps what was found of a log that nobody watches. mu is locked.
-func (f *feed) keep(path string, h *head, s sight) {
-	k, now := f.found[path], time.Now()
-	if f.paths[path] != nil || f.closed || !s.own && (s.begun.Before(k.floor) || s.begun.Before(f.cleared)) {
-		return
-	}
-	if len(f.found) >= maxFound {
-		clear(f.found)
-		f.cleared = now
-	}
-	k.head, k.until, k.made = h, now.Add(freshness), false
-	switch {
-	case h == nil && s.own:
-		k.floor = now
-	case h == nil || !h.expires.IsZero():
-		k.head = nil
-	case s.own:
-		k.until, k.made = now.Add(made), true
-	}
-	f.found[path] = k
+// lacks reports whether the head that is known may be one before h, though it counts no fewer
+// writes: a progress came before the record of which h was made.
+func (w *watch) lacks(h *head) bool {
+	return w.head != nil && w.head.epoch == h.epoch && w.head.state.Record != h.state.Record && w.head.state.Last <= h.state.Last
 }
 
 // learn takes note of what was found, and reports whether that is news.

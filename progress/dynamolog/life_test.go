@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -299,4 +300,32 @@ func TestWhatIsTooLargeIsRefusedBeforeAnythingIsWritten(t *testing.T) {
 	require.ErrorIs(t, l.Append(t.Context(), key("r"), state.Record, rec), progress.ErrTooLarge)
 	require.Empty(t, c.spent().calls)
 	l.must("r", state, output(1<<19))
+}
+
+func TestALogWhoseBlobsStayHoldsUpNoOthers(t *testing.T) {
+	t.Parallel()
+	b := &blobs{data: make(map[string][]byte)}
+	l, c := newLog(t, dynamolog.WithBlobs(b))
+	for n := range 16 {
+		id := fmt.Sprint("r", n)
+		state := l.start(id)
+		if n < 3 {
+			state = l.must(id, state, output(40_000)) // a blob
+		} else {
+			state = l.must(id, state, output(20_000)) // in the table
+		}
+		l.end(id, state, time.Second)
+	}
+	b.fail(errors.New("no permission"))
+	require.Eventually(t, func() bool {
+		var told error
+		for _, err := range l.Open(t.Context(), time.Hour) {
+			told = err
+		}
+		items := c.items(t)
+		return len(items) == 2*3 && errors.Is(told, progress.ErrUnavailable) && strings.Contains(told.Error(), "no permission")
+	}, patience, 50*time.Millisecond, "a head and what names the blob stay of three")
+	b.fail(nil)
+	require.Empty(t, l.idle(time.Hour))
+	require.Empty(t, c.items(t))
 }

@@ -158,9 +158,11 @@ func (l *Log) check(ctx context.Context, paths []string, idle time.Duration) (fo
 	return nil, fmt.Errorf("%w: %w", progress.ErrUnavailable, errUnprocessed)
 }
 
-// removeGone removes logs whose retention is over and that have more items than their head.
+// removeGone removes logs whose retention is over and that have more items than their head. One
+// whose blobs can't be removed holds up no others.
 func (l *Log) removeGone(ctx context.Context) error {
 	now := l.clock.earliest()
+	var kept error
 	for n := range shards {
 		err := l.index(ctx, shardName(endedList, n), &now, func(paths []string) error {
 			for _, p := range paths {
@@ -174,7 +176,10 @@ func (l *Log) removeGone(ctx context.Context) error {
 				if h == nil || !h.parts || !h.gone(date) {
 					continue
 				}
-				if err := l.purge(ctx, h); err != nil {
+				switch err := l.purge(ctx, h); {
+				case errors.Is(err, errBlobs), errors.Is(err, errNoBlobs):
+					kept = err
+				case err != nil:
 					return err
 				}
 			}
@@ -184,7 +189,7 @@ func (l *Log) removeGone(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return kept
 }
 
 // purge removes all of a log that is gone, its head at last.

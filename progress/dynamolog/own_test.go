@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pay-theory/streamer/v2/progress"
+	"github.com/pay-theory/streamer/v2/progress/logtest"
 )
 
 // first returns the first event, and the state.
@@ -34,6 +35,62 @@ func TestWhatWasAppendedIsReadThoughTheLogCameToBeWatchedMeanwhile(t *testing.T)
 	}, nil)
 	l.must("r", state, event(progress.Canceling))
 	require.Equal(t, progress.Canceling, l.first("r").State.Phase)
+}
+
+func TestWhatWasAppendedIsReadThoughAProgressCameBeforeIt(t *testing.T) {
+	t.Parallel()
+	l, c := newLog(t, rarely())
+	state := l.start("r")
+	l.watch("r")
+	l.first("r") // from now on it is known
+	for n := range uint64(2) {
+		c.hook(func(_ context.Context, in any) error {
+			if _, ok := in.(*dynamodb.UpdateItemInput); ok {
+				c.hook(nil, nil)
+				for beat := range n + 1 {
+					p := &progress.Progress{Attempt: 1, Rev: n + 1, Beat: 10*n + beat + 1}
+					require.NoError(t, l.SetProgress(t.Context(), key("r"), p))
+				}
+			}
+			return nil
+		}, nil)
+		state = l.must("r", state, output(10))
+		page := l.first("r")
+		require.Equal(t, state.Last, page.State.Last)
+		require.Equal(t, n+1, page.Progress.Rev)
+	}
+}
+
+func TestALateAnswerDoesNotHideWhatOthersHaveAppended(t *testing.T) {
+	t.Parallel()
+	for what, meanwhile := range map[string]func(l *log){
+		"read":    func(*log) {},
+		"watched": func(l *log) { l.watch("r") },
+		"left": func(l *log) {
+			stop, err := l.Watch(t.Context(), key("r"), func(string) {})
+			require.NoError(t, err)
+			l.first("r")
+			stop()
+		},
+	} {
+		l, c := newLog(t, rarely())
+		other := l.again()
+		var newest progress.State
+		rec := logtest.Next(initial(), accepted())
+		c.hook(nil, func(in, _ any) error {
+			if _, ok := in.(*dynamodb.PutItemInput); ok {
+				c.hook(nil, nil)
+				newest = other.must("r", rec.State, event(progress.Started))
+				page, err := l.ReadFresh(t.Context(), key("r"), 0, 10)
+				require.NoError(t, err)
+				require.Equal(t, newest.Last, page.State.Last)
+				meanwhile(l)
+			}
+			return nil
+		})
+		require.NoError(t, l.Append(t.Context(), key("r"), "", rec))
+		require.Equal(t, newest.Last, l.first("r").State.Last, what)
+	}
 }
 
 func TestWhatWasAppendedIsReadThoughAnEarlierLookComesLater(t *testing.T) {

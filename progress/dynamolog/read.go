@@ -18,8 +18,9 @@ const pageBytes = 256 << 10
 // it where the page needs them. A page has about 256 KiB at most, unless the record of its first
 // event is larger. What a watched log was found to have is read from memory: events that the
 // caller has not seen, or for 50 ms that there are no others. What another process has appended
-// since the last look at it (WithPoll) is missing then, and notified by the next. For a second
-// that holds for a log that this Log has made and nobody watches yet.
+// since the last look at it (WithPoll) is missing then, and notified by the next. Of a log
+// that nobody watches, events that the caller has not seen are read from memory for a second after
+// this Log has appended them.
 func (l *Log) Read(ctx context.Context, key progress.Key, after uint64, limit int) (progress.Page, error) {
 	if err := ctx.Err(); err != nil {
 		return progress.Page{}, err

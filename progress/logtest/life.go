@@ -2,9 +2,11 @@ package logtest
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -64,7 +66,14 @@ func (s *suite) retentionEndsALog() {
 }
 
 func (s *suite) retentionFreesTheKey() {
-	old := s.running("reused")
+	s.freesTheKey("reused", accepted())
+	large := accepted()
+	large.Request.Payload = json.RawMessage(`"` + strings.Repeat("x", 4000) + `"`)
+	s.freesTheKey("reused-by-more", large)
+}
+
+func (s *suite) freesTheKey(id string, request *progress.Event) {
+	old := s.running(id)
 	s.report(old, &progress.Progress{Attempt: 1, Rev: 5, Beat: 5, Time: time.Now()})
 	f := s.newFollower(old.key)
 	stale := old.state
@@ -72,7 +81,7 @@ func (s *suite) retentionFreesTheKey() {
 	s.reaches(f, "the old log is gone", func(p progress.Page) bool { return p.State.Last == 0 })
 	f.after = 0
 
-	w := s.open("reused")
+	w := s.open(id, request)
 	s.append(w, started())
 	s.reaches(f, "the new log", func(p progress.Page) bool {
 		return p.State.Epoch == w.state.Epoch && p.State.Last == 2
