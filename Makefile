@@ -48,7 +48,7 @@ fuzz: ## run every fuzz target for FUZZTIME (20s)
 bench: emulators ## measure against the floor and print a table
 	cd bench && go run .
 
-bench-smoke: ## the short measurement, one JSON object
+bench-smoke: emulators ## the short measurement, one JSON object
 	cd bench && go run . -quick -json
 
 crash: ## kill, stop and restart a fleet at random for CRASHTIME (1h), and check all guarantees

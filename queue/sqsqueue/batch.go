@@ -3,6 +3,7 @@ package sqsqueue
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"sync"
@@ -128,8 +129,7 @@ func (b *batches[E]) launch() {
 	b.queue.users.Go(func() { b.run(items) })
 }
 
-// run makes a call, and another for each entry that SQS did not take though it took the call. Then
-// it has those made that waited for it.
+// run makes a call, then has those made that waited for it.
 func (b *batches[E]) run(items []*item[E]) {
 	entries := make([]E, len(items))
 	for n, i := range items {
@@ -137,14 +137,24 @@ func (b *batches[E]) run(items []*item[E]) {
 	}
 	ctx, cancel := context.WithTimeout(b.queue.life, callTimeout)
 	errs := b.call(ctx, entries)
+	refused := 0
+	for _, err := range errs {
+		if again(err) {
+			refused++
+		}
+	}
+	partly := refused > 0 && refused < len(items)
 	for n, i := range items {
-		if !again(errs[n]) {
+		if !partly || !again(errs[n]) {
 			i.done <- errs[n]
 		}
 	}
-	for n, i := range items {
-		if again(errs[n]) {
-			i.done <- b.call(ctx, entries[n:n+1])[0]
+	if partly {
+		pause(ctx)
+		for n, i := range items {
+			if again(errs[n]) {
+				i.done <- b.call(ctx, entries[n:n+1])[0]
+			}
 		}
 	}
 	cancel()
@@ -154,8 +164,17 @@ func (b *batches[E]) run(items []*item[E]) {
 	b.start()
 }
 
-// once has a call made without retries: what a failed call means is known better by who made it. An
-// entry that fails alone is tried again here (run), since nobody else knows which it is.
+// pause lets 50 to 100 ms pass, or ends with the context.
+func pause(ctx context.Context) {
+	timer := time.NewTimer(50*time.Millisecond + rand.N(50*time.Millisecond))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// once has a call made without retries: what a failed call means is known better by who made it.
 func once(o *sqs.Options) {
 	o.Retryer = aws.NopRetryer{}
 	o.HTTPClient = onepiece.Client(o.HTTPClient)

@@ -94,7 +94,7 @@ func TestManyDeadLettersAreNotDeliveredOneAMinute(t *testing.T) {
 		d := redriven(10)
 		q := open(t, d, doubledURL, sqsqueue.WithDeadLetters(deadURL))
 		for range 35 {
-			d.put(deadURL, `{"v":1}`)
+			d.put(deadURL, `{"v":1,"nonce":""}`)
 		}
 		d.put(deadURL, "no ticket")
 		begin := time.Now()

@@ -2,6 +2,7 @@ package sqsqueue
 
 import (
 	"fmt"
+	"log/slog"
 	"time"
 )
 
@@ -13,6 +14,7 @@ type config struct {
 	poll   time.Duration
 	linger time.Duration
 	dead   string // the URL of the queue with the dead letters
+	logger *slog.Logger
 }
 
 // WithLease sets how long a delivered ticket is the receiver's alone unless extended. 1 s to 6 h in
@@ -34,6 +36,10 @@ func WithLinger(d time.Duration) Option { return func(c *config) { c.linger = d 
 // while somebody waits in Receive. Default: dead letters stay where they are.
 func WithDeadLetters(url string) Option { return func(c *config) { c.dead = url } }
 
+// WithLogger sets where it is said that messages on the queue are no tickets. Default:
+// slog.Default().
+func WithLogger(l *slog.Logger) Option { return func(c *config) { c.logger = l } }
+
 const (
 	minLease = time.Second
 	maxLease = 6 * time.Hour // so that a lease can be extended at least once before it is over
@@ -43,6 +49,9 @@ func newConfig(opts []Option) (config, error) {
 	c := config{poll: 5 * time.Second, linger: 100 * time.Millisecond}
 	for _, o := range opts {
 		o(&c)
+	}
+	if c.logger == nil {
+		c.logger = slog.Default()
 	}
 	switch {
 	case c.lease != 0 && !validLease(c.lease):

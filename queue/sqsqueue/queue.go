@@ -44,8 +44,8 @@ type Client interface {
 //
 // Calls that happen at the same time share a call of SQS, up to ten of them; Ack, Extend and Retry
 // with a delay wait a moment for others (WithLinger). A call of SQS is made once: what the client's
-// configuration says of retries does not apply. What SQS does not take of a call that it takes is
-// tried once more, alone.
+// configuration says of retries does not apply. What SQS refuses of a batch that it takes, and not by
+// the sender's fault, is tried once more, alone.
 //
 // SQS does not notice all calls of a stale holder, so a delivery keeps track of its lease
 // itself, by the clock of its process: after the end Extend returns queue.ErrLeaseLost, Ack and
@@ -106,7 +106,7 @@ const (
 func (q *Queue) Lease() time.Duration { return q.cfg.lease }
 
 // Foreign returns how often this Queue has found a message that is no ticket. Each time it is
-// hidden for an hour.
+// hidden for an hour, and told in the log (WithLogger).
 func (q *Queue) Foreign() int64 { return q.foreign.Load() }
 
 // envelope is how a ticket is stored.
@@ -140,6 +140,13 @@ func encode(e envelope) (string, error) {
 		}
 	}
 	return b.String(), nil
+}
+
+// decode returns what encode made a body of, and false for the body of a message that is somebody
+// else's.
+func decode(body string) (e envelope, ok bool) {
+	err := json.Unmarshal([]byte(body), &e)
+	return e, err == nil && e.Version >= version && strings.Contains(body, `"nonce":`)
 }
 
 // Enqueue returns nil when SQS has stored the ticket.

@@ -2,7 +2,6 @@ package sqsqueue
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strconv"
 	"sync"
@@ -16,7 +15,8 @@ import (
 
 const (
 	leaveTimeout = time.Second      // what a Receive whose context has ended waits for SQS
-	newerDelay   = 5 * time.Second  // until a ticket that a newer version wrote is offered again
+	newerDelay   = 5 * time.Second  // until a ticket that a newer version wrote is offered again, then twice as long each time,
+	newerMost    = 5 * time.Minute  // up to this
 	parkedFor    = time.Hour        // until a message that is no ticket is looked at again
 	deadInterval = time.Minute      // between looks at the dead letters
 	firstPause   = time.Millisecond // before the next poll when one was empty too early, then twice as long each time,
@@ -195,22 +195,28 @@ func (q *Queue) ask(b *box, n int, wait time.Duration) (ds []*delivery, found in
 	}
 	now := time.Now()
 	var hidden []change
+	var foreign []string // their IDs
 	for _, m := range out.Messages {
-		var e envelope
-		err := json.Unmarshal([]byte(text(m.Body)), &e)
-		due := time.UnixMilli(e.Due).Sub(now)
-		switch {
-		case err == nil && e.Version == version && due <= 0:
-			ds = append(ds, q.delivered(b, &m, e.Ticket, now))
-		case err == nil && e.Version == version:
-			hidden = append(hidden, change{text(m.ReceiptHandle), seconds(min(due, maxLeased))})
-		case err == nil && e.Version > version:
-			// Workers of the newer version are there or will be.
-			hidden = append(hidden, change{text(m.ReceiptHandle), seconds(newerDelay)})
+		e, isTicket := decode(text(m.Body))
+		var hide time.Duration
+		switch due := time.UnixMilli(e.Due).Sub(now); {
+		case !isTicket:
+			foreign = append(foreign, text(m.MessageId))
+			hide = parkedFor
+		case e.Version > version:
+			// Workers of the newer version are there or will be. Each look counts for the redrive policy.
+			hide = min(newerDelay<<min(receives(&m)-1, 10), newerMost)
+		case due > 0:
+			hide = min(due, maxLeased)
 		default:
-			q.foreign.Add(1)
-			hidden = append(hidden, change{text(m.ReceiptHandle), seconds(parkedFor)})
+			ds = append(ds, q.delivered(b, &m, e.Ticket, now))
+			continue
 		}
+		hidden = append(hidden, change{text(m.ReceiptHandle), seconds(hide)})
+	}
+	if len(foreign) > 0 {
+		q.foreign.Add(int64(len(foreign)))
+		q.cfg.logger.Warn("messages on the queue are no tickets: they are left there, and looked at again", "queue", b.url, "message_ids", foreign, "in", parkedFor)
 	}
 	if len(hidden) > 0 {
 		ctx, cancel := context.WithTimeout(q.life, callTimeout)
@@ -220,12 +226,18 @@ func (q *Queue) ask(b *box, n int, wait time.Duration) (ds []*delivery, found in
 	return ds, len(out.Messages), nil
 }
 
+// receives returns how often SQS says that it has delivered a message, this time included.
+func receives(m *types.Message) int {
+	n, err := strconv.Atoi(m.Attributes[string(types.MessageSystemAttributeNameApproximateReceiveCount)])
+	if err != nil {
+		return 1
+	}
+	return max(n, 1)
+}
+
 // delivered returns the delivery of a message.
 func (q *Queue) delivered(b *box, m *types.Message, t queue.Ticket, now time.Time) *delivery {
-	d := &delivery{queue: q, box: b, ticket: t, handle: text(m.ReceiptHandle), received: now.Sub(q.epoch)}
-	if n, err := strconv.Atoi(m.Attributes[string(types.MessageSystemAttributeNameApproximateReceiveCount)]); err == nil {
-		d.count = n
-	}
+	d := &delivery{queue: q, box: b, ticket: t, handle: text(m.ReceiptHandle), received: now.Sub(q.epoch), count: receives(m)}
 	lease := q.cfg.lease
 	d.until.Store(int64(d.received + lease - min(lease/10, time.Second)))
 	return d

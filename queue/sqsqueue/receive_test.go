@@ -1,7 +1,10 @@
 package sqsqueue_test
 
 import (
+	"bytes"
 	"context"
+	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -33,7 +36,7 @@ func TestOnePollWaitsForAllWhoDo(t *testing.T) {
 		}
 		require.Equal(t, []int32{1}, asked, "the first who waits has the poll made")
 		for range n {
-			d.put(doubledURL, `{"v":1}`)
+			d.put(doubledURL, `{"v":1,"nonce":""}`)
 		}
 		received.Wait()
 		require.Equal(t, []int32{1, 10, 4}, asked)
@@ -95,7 +98,7 @@ func TestWhatALeaverWasServedIsDeliveredAgainAtOnce(t *testing.T) {
 			}
 			return nil
 		}
-		d.put(doubledURL, `{"v":1,"id":"one"}`)
+		d.put(doubledURL, `{"v":1,"id":"one","nonce":""}`)
 		_, err := q.Receive(ctx, 1)
 		require.ErrorIs(t, err, context.Canceled)
 		d.calm()
@@ -125,7 +128,7 @@ func TestWhatALeaverWasServedGoesToWhoWaits(t *testing.T) {
 			})
 			synctest.Wait()
 			go leave()
-			d.put(doubledURL, `{"v":1}`)
+			d.put(doubledURL, `{"v":1,"nonce":""}`)
 			synctest.Wait()
 			time.Sleep(time.Second)
 			stay()
@@ -148,7 +151,7 @@ func TestReceiversAreServedInTheOrderTheyCame(t *testing.T) {
 			synctest.Wait()
 		}
 		for range 5 {
-			d.put(doubledURL, `{"v":1}`)
+			d.put(doubledURL, `{"v":1,"nonce":""}`)
 			synctest.Wait()
 		}
 		require.Equal(t, []int{0, 1, 2, 3, 4}, order)
@@ -244,8 +247,9 @@ func TestCloseEndsReceiveAndHandsBackWhatComes(t *testing.T) {
 
 func TestWhatIsNoTicketIsParkedAndCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d, q := doubledQueue(t)
-		strange := []string{"x", "{}", "[1]", `"v"`, `{"v":1,"scope":7}`, `{"v":"1"}`, `{"v":0}`, "\x00\xff"}
+		var log bytes.Buffer
+		d, q := doubledQueue(t, sqsqueue.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
+		strange := []string{"x", "{}", "[1]", `"v"`, `{"v":1,"scope":7}`, `{"v":"1"}`, `{"v":0}`, "\x00\xff", `{"v":1,"event":"somebody's"}`}
 		for _, body := range strange {
 			d.put(doubledURL, body)
 		}
@@ -262,22 +266,24 @@ func TestWhatIsNoTicketIsParkedAndCounted(t *testing.T) {
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.EqualValues(t, len(strange), q.Foreign(), "it is not looked at again and again")
 		require.Len(t, d.bodies(doubledURL), len(strange), "it is somebody's, so it is not removed")
+		require.Equal(t, len(strange), strings.Count(log.String(), "are no tickets"), "a line each time: %s", &log)
 	})
 }
 
 func TestATicketOfANewerVersionIsLeftToItsWorkers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, q := doubledQueue(t)
-		d.put(doubledURL, `{"v":2,"id":"new"}`)
+		d.put(doubledURL, `{"v":2,"id":"new","nonce":"n"}`)
 		enqueue(t, q, queue.Ticket{ID: "old"})
-		require.Equal(t, "old", receive(t, q, patience).Ticket().ID)
-		require.Zero(t, q.Foreign())
-		calls := d.count("ReceiveMessage")
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		old := receive(t, q, patience)
+		require.Equal(t, "old", old.Ticket().ID)
+		ack(t, old)
+		ctx, cancel := context.WithTimeout(t.Context(), 19*time.Minute)
 		defer cancel()
 		_, err := q.Receive(ctx, 1)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
-		require.Less(t, d.count("ReceiveMessage")-calls, 30, "it is offered again every few seconds")
+		require.Equal(t, 9, d.count("ChangeMessageVisibilityBatch"), "it is offered again after 5, 10, 20 … s, and then each 5 min")
+		require.Zero(t, q.Foreign())
 	})
 }
 
