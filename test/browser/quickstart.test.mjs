@@ -128,6 +128,22 @@ demo('shows a second viewer, and another tab, the same', async (world) => {
   return [page, tab];
 });
 
+demo('shows a second viewer what was sent just as the transport was changed', async (world) => {
+  const page = await open(world);
+  await page.getByRole('button', { name: 'Add a second viewer' }).click();
+  await page.evaluate(() => {
+    const transport = document.querySelector('.viewer select');
+    const controls = document.querySelector('#controls');
+    controls.elements.seconds.value = '5';
+    controls.requestSubmit();
+    transport.value = 'sse';
+    transport.dispatchEvent(new Event('change'));
+  });
+  await Promise.all([done(page), done(page, 1)]);
+  assert.deepEqual(await shown(page, 1), complete);
+  return [page];
+});
+
 demo('cancels the work, and can start it again', async (world) => {
   const page = await open(world);
   await start(page, 60);

@@ -8,8 +8,10 @@ const refused = $('#refused');
 const second = $('#second');
 const tab = $('#tab');
 
-const first = new Viewer('This page', update);
 let other;
+const first = new Viewer('This page', update, (id) => {
+  if (other && other.id !== id) other.attach(id); // before that the server would not know the request
+});
 
 /** The id of the request is in the URL, so that the page finds it again after a reload, and other tabs can. */
 const idInUrl = () => decodeURIComponent(location.hash.slice(1));
@@ -31,12 +33,6 @@ controls.addEventListener('submit', (event) => {
   const { dir, seconds } = controls.elements;
   const id = first.start({ dir: dir.value.trim(), seconds: Number(seconds.value) });
   show(id);
-  first.accepted.then(
-    () => {
-      if (first.id === id) other?.attach(id);
-    },
-    () => {}, // the viewer says why
-  );
 });
 
 cancel.addEventListener('click', async () => {

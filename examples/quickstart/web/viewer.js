@@ -19,11 +19,14 @@ export class Viewer {
   #handle;
   #panel;
   #changed;
+  #known;
   #drawing = false;
   #view = nothing();
 
-  constructor(name, changed = () => {}) {
+  /** changed is called after every change, known with the id of a request that the server has. */
+  constructor(name, changed = () => {}, known = () => {}) {
     this.#changed = changed;
+    this.#known = known;
     const content = document.querySelector('#viewer').content.cloneNode(true);
     this.#panel = content.querySelector('section');
     const heading = this.#$('h2');
@@ -48,11 +51,6 @@ export class Viewer {
 
   get busy() {
     return this.#view.id !== '' && !this.#view.over;
-  }
-
-  /** Resolves when the server has the request that was started last. */
-  get accepted() {
-    return this.#handle.accepted;
   }
 
   get canceling() {
@@ -118,6 +116,10 @@ export class Viewer {
   async #follow(handle) {
     this.#handle = handle;
     this.#draw();
+    handle.accepted.then(
+      () => this.#handle === handle && this.#known(this.id),
+      () => {}, // as the events do, which say why
+    );
     try {
       for await (const event of handle) {
         if (this.#handle !== handle) return;
