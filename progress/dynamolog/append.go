@@ -50,6 +50,7 @@ type appending struct {
 	misfit bool // the record was not computed from the state before it
 
 	events     []byte     // encoded
+	stateBytes []byte     // the state encoded, with a checkpoint that is small
 	added      chunk      // what the head has of them
 	chunk      []byte     // the same, encoded
 	aside      bool       // they are not in the head
@@ -64,7 +65,8 @@ const maxTries = 8
 // settle sends the record, and looks at what is there when the store refuses it.
 func (a *appending) settle(ctx context.Context) error {
 	a.events = encodeEvents(a.rec.Events)
-	if err := a.room(a.rec, len(a.events)); err != nil {
+	a.stateBytes = encodeState(&a.rec.State, len(a.rec.State.Checkpoint) <= maxInState)
+	if err := a.room(); err != nil {
 		return err
 	}
 	known := a.feed.known(a.path)
@@ -255,7 +257,7 @@ func (a *appending) create(ctx context.Context, old *head) (*head, error) {
 	it := primary(a.path, headSort)
 	it[attrVersion], it[attrWrites] = number(version), number(1)
 	it[attrEpoch], it[attrRecord], it[attrLast] = blob([]byte(rec.State.Epoch)), blob([]byte(rec.ID)), number(rec.State.Last)
-	it[attrState], it[attrAttempt], it[attrChanged] = blob(a.stateBytes()), number(rec.State.Attempt), number(now.UnixMilli())
+	it[attrState], it[attrAttempt], it[attrChanged] = blob(a.stateBytes), number(rec.State.Attempt), number(now.UnixMilli())
 	it[attrChunks], it[attrBytes], it[attrFirst] = list(a.chunk), number(len(a.chunk)), number(1)
 	if _, readable := keyOf(a.path); !readable {
 		it[attrKey] = blob(encodeKey(a.key))
@@ -311,10 +313,6 @@ func (a *appending) create(ctx context.Context, old *head) (*head, error) {
 	return h, nil
 }
 
-func (a *appending) stateBytes() []byte {
-	return encodeState(&a.rec.State, a.checkpoint.record == "")
-}
-
 // extend writes the head after a record. Where it does not know the head before, it leaves it to
 // the store to refuse what does not fit: events that the head has no room for, and an end of a log
 // that has other items.
@@ -341,7 +339,7 @@ func (a *appending) extend(ctx context.Context, known *head) (*head, error) {
 	changed, expires := a.clock.latest(), time.Time{}
 	c.set(attrRecord, blob([]byte(rec.ID)))
 	c.set(attrLast, number(rec.State.Last))
-	c.set(attrState, blob(a.stateBytes()))
+	c.set(attrState, blob(a.stateBytes))
 	c.set(attrChanged, number(changed.UnixMilli()))
 	c.add(attrWrites, number(1))
 	if known == nil || known.state.Attempt != rec.State.Attempt {

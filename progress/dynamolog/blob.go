@@ -37,21 +37,21 @@ const (
 	maxItemBytes = 400 << 10
 )
 
-// room checks that a record can be stored, before anything is written.
-func (l *Log) room(rec *progress.Record, size int) error {
+// room checks that the record can be stored, before anything is written.
+func (a *appending) room() error {
 	most := maxParts
-	if l.cfg.blobs != nil {
+	if a.cfg.blobs != nil {
 		most = maxBlob
 	}
-	if size > most {
-		return fmt.Errorf("%w: its events have %d bytes, at most %d are stored%s", progress.ErrTooLarge, size, most, withBlobs(l.cfg.blobs))
+	if n := len(a.events); n > most {
+		return fmt.Errorf("%w: its events have %d bytes, at most %d are stored%s", progress.ErrTooLarge, n, most, withBlobs(a.cfg.blobs))
 	}
-	rest := len(encodeState(&rec.State, false))
-	if rec.Progress != nil {
-		rest += len(encodeProgress(rec.Progress))
-	}
-	if n := len(rec.State.Checkpoint); n > partBytes {
+	if n := len(a.rec.State.Checkpoint); n > partBytes {
 		return fmt.Errorf("%w: its checkpoint has %d bytes, at most %d are stored", progress.ErrTooLarge, n, partBytes)
+	}
+	rest := len(a.stateBytes)
+	if p := a.rec.Progress; p != nil {
+		rest += len(encodeProgress(p))
 	}
 	if rest > maxItemBytes/2 {
 		return fmt.Errorf("%w: its state and progress have %d bytes, at most %d are stored", progress.ErrTooLarge, rest, maxItemBytes/2)

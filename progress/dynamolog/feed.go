@@ -223,8 +223,8 @@ func (f *feed) learned(path string, h *head, s sight) bool {
 	return true
 }
 
-// passed takes note that this process has written a log that was not watched when the write began,
-// and so does not know its head. It is looked at soon. mu is locked.
+// passed takes note that this process has written a log and does not know its head now: it was not
+// watched when the write began, or a progress came before. It is looked at soon. mu is locked.
 func (f *feed) passed(w *watch) {
 	w.floor, w.behind = time.Now(), true
 	if w.place >= 0 {

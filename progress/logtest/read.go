@@ -64,15 +64,19 @@ func (s *suite) freshIsNotBehind() {
 	if !ok {
 		return // it says that its Read is as good
 	}
-	w := s.open("fresh")
-	s.append(w, started())
-	stop, err := l.Watch(s.Context(), w.key, func(string) {}) // else it need not remember anything
-	s.must(err, "Watch")
-	defer stop()
-	for i := range 20 {
-		s.append(w, output(i))
-		s.showsTheNewest(w, l.ReadFresh, "ReadFresh")
-		s.showsTheNewest(w, l.Read, "a later Read")
+	for _, watched := range []bool{true, false} {
+		w := s.open(fmt.Sprint("fresh-", watched))
+		s.append(w, started())
+		if watched {
+			stop, err := l.Watch(s.Context(), w.key, func(string) {})
+			s.must(err, "Watch")
+			defer stop()
+		}
+		for i := range 20 {
+			s.append(w, output(i))
+			s.showsTheNewest(w, l.ReadFresh, "ReadFresh")
+			s.showsTheNewest(w, l.Read, "a later Read")
+		}
 	}
 }
 

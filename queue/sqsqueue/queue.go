@@ -143,10 +143,20 @@ func encode(e envelope) (string, error) {
 }
 
 // decode returns what encode made a body of, and false for the body of a message that is somebody
-// else's.
+// else's: a ticket of this version has a nonce, though it may be empty.
 func decode(body string) (e envelope, ok bool) {
-	err := json.Unmarshal([]byte(body), &e)
-	return e, err == nil && e.Version >= version && strings.Contains(body, `"nonce":`)
+	var in struct {
+		envelope
+		Nonce *string `json:"nonce"`
+	}
+	err := json.Unmarshal([]byte(body), &in)
+	if err != nil || in.Version < version || in.Version == version && in.Nonce == nil {
+		return envelope{}, false
+	}
+	if in.Nonce != nil {
+		in.envelope.Nonce = *in.Nonce
+	}
+	return in.envelope, true
 }
 
 // Enqueue returns nil when SQS has stored the ticket.

@@ -273,7 +273,7 @@ func TestWhatIsNoTicketIsParkedAndCounted(t *testing.T) {
 func TestATicketOfANewerVersionIsLeftToItsWorkers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, q := doubledQueue(t)
-		d.put(doubledURL, `{"v":2,"id":"new","nonce":"n"}`)
+		d.put(doubledURL, `{"v":2,"id":"new"}`)
 		enqueue(t, q, queue.Ticket{ID: "old"})
 		old := receive(t, q, patience)
 		require.Equal(t, "old", old.Ticket().ID)
