@@ -13,7 +13,7 @@ import (
 // Config says what to run.
 type Config struct {
 	Shape    fleet.Shape
-	Time     time.Duration // of chaos; recovery and checks come after it
+	Time     time.Duration // of chaos, and up to twice that while a rare state has not come about; recovery and checks come after it
 	Seed     uint64
 	Dir      string    // for binaries, logs and data; what is in it stays only if something is wrong
 	InFlight int       // requests at once; default: 100, on AWS 50

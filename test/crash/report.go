@@ -101,9 +101,25 @@ func (w *world) rares() []rare {
 	}
 }
 
+// missing lists what the run is for and has not come about yet.
+func (w *world) missing() (names []string) {
+	if w.Tame {
+		return nil
+	}
+	for _, x := range w.rares() {
+		if x.n == 0 && slices.Contains(x.in, w.Shape) {
+			names = append(names, x.name)
+		}
+	}
+	if least := w.minCuts(); w.driver.Cuts.Total() < least {
+		names = append(names, fmt.Sprintf("%d cuts", least))
+	}
+	return names
+}
+
 func (w *world) report() *Report {
 	t, cuts := &w.tally, &w.driver.Cuts
-	r := &Report{Dir: w.Dir}
+	r := &Report{Dir: w.Dir, Tame: w.missing()}
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	line("requests %d: acknowledged %d, completed %d, failed %d, canceled %d; handlers called %d times",
@@ -116,12 +132,6 @@ func (w *world) report() *Report {
 	var list []string
 	for _, x := range w.rares() {
 		list = append(list, fmt.Sprintf("%s %d", x.name, x.n))
-		if x.n == 0 && slices.Contains(x.in, w.Shape) && !w.Tame {
-			r.Tame = append(r.Tame, x.name)
-		}
-	}
-	if least := w.minCuts(); cuts.Total() < least && !w.Tame {
-		r.Tame = append(r.Tame, fmt.Sprintf("%d cuts", least))
 	}
 	line("rare: %s", strings.Join(list, ", "))
 	t.mu.Lock()

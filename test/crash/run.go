@@ -76,7 +76,7 @@ func (w *world) run(ctx context.Context) error {
 
 	w.began = time.Now()
 	fmt.Fprintf(w.Out, "%s for %v, seed %d, in %s\n", w.Shape, w.Time, w.Seed, w.Dir)
-	chaotic, end := context.WithTimeout(ctx, w.Time)
+	chaotic, end := context.WithTimeout(ctx, 2*w.Time)
 	defer end()
 	living, giveUp := context.WithCancel(ctx)
 	defer giveUp()
@@ -85,6 +85,10 @@ func (w *world) run(ctx context.Context) error {
 	actors.Go(func() { w.submit(chaotic, living) })
 	actors.Go(func() { w.misbehave(chaotic, ctx) })
 	actors.Go(func() { w.tell(chaotic) })
+	actors.Go(func() {
+		defer end()
+		w.last(chaotic)
+	})
 	actors.Wait()
 
 	w.driver.Calm()
@@ -105,13 +109,26 @@ func (w *world) run(ctx context.Context) error {
 	return broken
 }
 
+// last waits for the end of the chaos: until its time is over, and longer where what the run is
+// for has not come about yet.
+func (w *world) last(ctx context.Context) {
+	pause(ctx, w.Time)
+	for ctx.Err() == nil && len(w.missing()) > 0 {
+		pause(ctx, time.Second)
+	}
+}
+
+// Which requests use up their attempts, whatever else is drawn: even numbers, since two that share
+// an id begin with one. Those that are drawn are too few to have one in every run of minutes.
+const firstHopeless, nextHopeless = 60, 1000
+
 // submit begins requests, until loading ends. They go on for as long as living does.
 func (w *world) submit(loading, living context.Context) {
 	rng := rand.New(rand.NewPCG(w.Seed, 1))
 	slots := make(chan struct{}, w.InFlight)
 	tick := time.NewTicker(time.Duration(float64(time.Second) / w.Rate))
 	defer tick.Stop()
-	begin := func(n int, shared bool) {
+	begin := func(n int, kind load.Kind) {
 		select {
 		case slots <- struct{}{}:
 		case <-loading.Done():
@@ -119,7 +136,7 @@ func (w *world) submit(loading, living context.Context) {
 		}
 		w.open.Add(1)
 		w.busy.Go(func() {
-			w.judge(w.driver.Live(living, n, shared))
+			w.judge(w.driver.Live(living, n, kind))
 			w.open.Add(-1)
 			<-slots
 		})
@@ -130,13 +147,16 @@ func (w *world) submit(loading, living context.Context) {
 		case <-loading.Done():
 			return
 		}
-		if n%2 == 0 && rng.IntN(30) == 0 {
-			begin(n, true)
+		switch {
+		case n%nextHopeless == firstHopeless:
+			begin(n, load.Hopeless)
+		case n%2 == 0 && rng.IntN(30) == 0:
+			begin(n, load.Shared)
 			n++
-			begin(n, true)
-			continue
+			begin(n, load.Shared)
+		default:
+			begin(n, load.Any)
 		}
-		begin(n, false)
 	}
 }
 

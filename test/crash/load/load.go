@@ -53,18 +53,31 @@ func identity(n int) (tenant, user string) {
 	return []string{"acme", "globex", "initech"}[n%3], []string{"alice", "bob"}[n/3%2]
 }
 
+// Kind is what is settled of a request before its plan is drawn.
+type Kind int
+
+// The kinds of requests.
+const (
+	Any      Kind = iota
+	Shared        // one of two requests with the same id and different tenants
+	Hopeless      // it ends every worker that takes it, if the driver is Lethal
+)
+
 // Live submits the nth request and sees it through. It returns what was seen of it, once it has
-// ended or ctx has; shared has it be one of two requests with the same id and different tenants.
-func (d *Driver) Live(ctx context.Context, n int, shared bool) *history.Request {
+// ended or ctx has.
+func (d *Driver) Live(ctx context.Context, n int, kind Kind) *history.Request {
 	rng := rand.New(rand.NewPCG(d.Seed, uint64(n)))
 	tenant, user := identity(n)
 	id := fmt.Sprintf("r-%d", n)
-	if shared {
+	if kind == Shared {
 		id = fmt.Sprintf("s-%d", n/2)
 	}
-	p := draw(rng, id, tenant, user, d.Lethal && !shared)
-	if shared {
+	p := draw(rng, id, tenant, user, d.Lethal && kind != Shared)
+	switch {
+	case kind == Shared:
 		p.Shared, p.probes = true, nil
+	case kind == Hopeless && d.Lethal:
+		p.despair()
 	}
 	r := &request{
 		client: client{Driver: d, token: tenant + ":" + user, rng: rng},

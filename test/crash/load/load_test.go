@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/pay-theory/streamer/v2/test/crash/history"
 )
 
 func TestTheSameSeedMakesTheSameRequests(t *testing.T) {
@@ -81,4 +83,14 @@ func TestTheJournalTellsWhatRanAndWhatRunsTooLate(t *testing.T) {
 	}, 5*time.Second, time.Millisecond)
 	stop()
 	require.NoError(t, <-done)
+}
+
+func TestAHopelessRequestIsLeftToItsFate(t *testing.T) {
+	for n := range uint64(500) {
+		p := draw(rand.New(rand.NewPCG(n, 1)), "r", "acme", "alice", true)
+		p.despair()
+		require.Equal(t, "crash", p.Action)
+		require.Equal(t, history.Expect{Attempt: true}, p.Expect)
+		require.Empty(t, p.cancels)
+	}
 }

@@ -81,11 +81,20 @@ func actions() []action {
 		{weight: 1, lethal: true, make: func(p *plan, rng *rand.Rand) {
 			p.work("crash", `{"attempts":1}`)
 			p.Expect.Attempt = true
-			if rng.IntN(4) == 0 { // it ends every worker that takes it
-				p.Payload = json.RawMessage(`{"attempts":1000}`)
+			if rng.IntN(4) == 0 {
+				p.Payload = hopeless
 			}
 		}},
 	}
+}
+
+// hopeless has every worker end that takes it.
+var hopeless = json.RawMessage(`{"attempts":1000}`)
+
+// despair changes the plan to a request that ends every worker that takes it, and that nobody
+// cancels: it uses up its attempts.
+func (p *plan) despair() {
+	p.Action, p.Payload, p.Expect, p.cancels = "crash", hopeless, history.Expect{Attempt: true}, nil
 }
 
 func (p *plan) work(name, payload string) {
