@@ -153,11 +153,13 @@ func (d *double) bodies(url string) []string {
 	return all
 }
 
-// put puts a message into a queue.
-func (d *double) put(url, body string) {
+// put puts messages into a queue, at once.
+func (d *double) put(url string, bodies ...string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.queues[url].messages = append(d.queues[url].messages, &doubledMessage{body: body, visible: time.Now()})
+	for _, body := range bodies {
+		d.queues[url].messages = append(d.queues[url].messages, &doubledMessage{body: body, visible: time.Now()})
+	}
 	d.notify()
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -35,9 +36,7 @@ func TestOnePollWaitsForAllWhoDo(t *testing.T) {
 			synctest.Wait()
 		}
 		require.Equal(t, []int32{1}, asked, "the first who waits has the poll made")
-		for range n {
-			d.put(doubledURL, `{"v":1,"nonce":""}`)
-		}
+		d.put(doubledURL, slices.Repeat([]string{`{"v":1,"nonce":""}`}, n)...)
 		received.Wait()
 		require.Equal(t, []int32{1, 10, 4}, asked)
 	})
@@ -250,9 +249,7 @@ func TestWhatIsNoTicketIsParkedAndCounted(t *testing.T) {
 		var log bytes.Buffer
 		d, q := doubledQueue(t, sqsqueue.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
 		strange := []string{"x", "{}", "[1]", `"v"`, `{"v":1,"scope":7}`, `{"v":"1"}`, `{"v":0}`, "\x00\xff", `{"v":1,"event":"somebody's"}`}
-		for _, body := range strange {
-			d.put(doubledURL, body)
-		}
+		d.put(doubledURL, strange...)
 		want := queue.Ticket{ID: "a ticket"}
 		enqueue(t, q, want)
 		dl := receive(t, q, patience)
