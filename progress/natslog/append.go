@@ -216,10 +216,15 @@ func (a *appending) send(ctx context.Context, t *tail) error {
 }
 
 // lastProgress returns the newest progress before an end that brings none, so that it stays
-// with the end. An end does not fail for it.
+// with the end. An end does not fail for it: where the progress stream does not answer, the end
+// has none, since what came with a record may be older than what was shown, and who reads asks.
 func (a *appending) lastProgress(ctx context.Context, t *tail) *progress.Progress {
+	r, err := a.report(ctx, a.path, t)
+	if err != nil {
+		return nil
+	}
 	last := *t
-	if r, err := a.report(ctx, a.path, t); err == nil && r != nil {
+	if r != nil {
 		last.report = r
 	}
 	return last.newest()

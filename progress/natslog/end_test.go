@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
@@ -141,6 +142,41 @@ func TestTheLastProgressStaysWithAnEndThatBringsNone(t *testing.T) {
 	page, err = newLog(t, url).Read(t.Context(), key("by another"), 0, 10)
 	require.NoError(t, err)
 	require.EqualValues(t, 5, page.Progress.Rev)
+}
+
+func TestAnEndThatCantAskForProgressBringsNoneThatIsOlder(t *testing.T) {
+	srv := natstest.Start(t, func(o *server.Options) {
+		o.NoAuthUser = "u"
+		o.Users = []*server.User{{Username: "u", Password: "p"}, {Username: "deaf", Password: "p", Permissions: &server.Permissions{
+			Publish: &server.SubjectPermission{Deny: []string{"$JS.API.DIRECT.GET.STREAMER_PROGRESS.>"}},
+		}}}
+	})
+	l := newLog(t, srv.URL())
+	state := l.start("r")
+	rec := logtest.Next(state, output(10))
+	rec.Progress = &progress.Progress{Attempt: 1, Rev: 1, Beat: 1, Percentage: 50}
+	require.NoError(t, l.Append(t.Context(), key("r"), state.Record, rec))
+	require.NoError(t, l.SetProgress(t.Context(), key("r"), &progress.Progress{Attempt: 1, Rev: 2, Beat: 2, Percentage: 75}))
+
+	zombie := newLog(t, srv.URL())
+	require.Len(t, zombie.all("r"), 3)
+	js, err := jetstream.New(srv.Connect(t, nats.UserInfo("deaf", "p"), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})))
+	require.NoError(t, err)
+	deaf, err := natslog.New(t.Context(), js)
+	require.NoError(t, err)
+	(&log{Log: deaf, t: t}).end("r", rec.State, time.Hour)
+	require.NoError(t, deaf.Close())
+	for name, reader := range map[string]*log{"who saw it": l, "another": newLog(t, srv.URL())} {
+		page, err := reader.Read(t.Context(), key("r"), 0, 10)
+		require.NoError(t, err)
+		require.NotNil(t, page.Progress, name)
+		require.EqualValues(t, 75, page.Progress.Percentage, name)
+	}
+
+	require.NoError(t, zombie.SetProgress(t.Context(), key("r"), &progress.Progress{Attempt: 1, Rev: 3, Beat: 3, Percentage: 80}), "too late")
+	page, err := newLog(t, srv.URL()).Read(t.Context(), key("r"), 0, 10)
+	require.NoError(t, err)
+	require.Nil(t, page.Progress, "what was there is not known any more")
 }
 
 func TestAnotherAttemptsLateProgressHidesNothing(t *testing.T) {
