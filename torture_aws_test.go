@@ -55,7 +55,7 @@ func TestGuaranteesHoldOnAWS(t *testing.T) {
 		return
 	}
 	require.Greater(t, total.acked.Load()*10, total.submits.Load()*5, "most submits succeed")
-	require.Greater(t, total.faultsSeen.Load(), int64(100))
+	require.Greater(t, total.faultsSeen.Load(), int64(50))
 	for name, n := range map[string]int64{
 		"canceled": total.canceled.Load(), "outputs": total.outputs.Load(), "viewed": total.viewed.Load(),
 		"duplicates": total.duplicates.Load(), "attempts that did not end": total.fenced.Load() + total.takeovers.Load() + total.handedBack.Load(),

@@ -120,6 +120,7 @@ type world struct {
 	store  progress.Log // as it is, without faults
 	faults faults
 	nodes  [2]atomic.Pointer[node]
+	holder atomic.Pointer[node] // the last that began to run what is held
 	ctx    context.Context
 	work   sync.WaitGroup
 
@@ -153,7 +154,12 @@ func (w *world) boot() *node {
 	n.Mux = streamer.NewRouter(streamer.WithLogger(quiet()), streamer.WithLog(log), streamer.WithQueue(queue), streamer.WithLocalLog(),
 		streamer.WithAttempts(attempts), streamer.WithCancelGrace(grace), streamer.WithConcurrency(16), streamer.WithRetention(24*time.Hour),
 		streamer.WithBackoff(func(int) time.Duration { return time.Second }))
-	n.Handle("job", streamer.HandlerFunc(w.handle))
+	n.Handle("job", streamer.HandlerFunc(func(ctx context.Context, req *streamer.Request, p streamer.Reporter) (*streamer.Result, error) {
+		if req.ID == held {
+			w.holder.Store(n)
+		}
+		return w.handle(ctx, req, p)
+	}))
 	n.Handle("brief", streamer.HandlerFunc(w.handle), streamer.WithRetention(brief))
 	n.Handle("short", streamer.HandlerFunc(w.handle), streamer.WithEstimate(0))
 	go func() { n.ran <- n.Run(w.ctx) }()
@@ -349,14 +355,35 @@ func (w *world) view(who streamer.Identity, id string) {
 	}
 }
 
-// restart replaces nodes, one at a time.
+// held is a request whose handler outlasts the shutdown of the node that runs it.
+const held = "s3"
+
+// restart replaces nodes, one at a time, the first as it is busy.
 func (w *world) restart() {
-	for range w.restarts {
+	for round := range w.restarts {
 		time.Sleep(time.Duration(5+w.roll(10)) * time.Second)
 		i := w.roll(len(w.nodes))
+		if round == 0 {
+			i = w.hold()
+		}
 		old := w.nodes[i].Swap(w.boot())
 		w.stop(old)
 	}
+}
+
+// hold returns a node that has begun to run what is held.
+func (w *world) hold() int {
+	for deadline := time.Now().Add(w.patience); time.Now().Before(deadline); {
+		w.submit(streamer.Identity{Tenant: "acme", User: "alice"}, held)
+		time.Sleep(time.Second)
+		for i := range w.nodes {
+			if n := w.nodes[i].Load(); n == w.holder.Load() {
+				return i
+			}
+		}
+	}
+	w.t.Errorf("%s does not run", held)
+	return 0
 }
 
 func (w *world) stop(n *node) {
