@@ -188,11 +188,35 @@ func TestProgressIsWrittenAtOnceAndThenTenTimesASecond(t *testing.T) {
 		s.ends("x", "r1", ``)
 		require.Equal(t, began, log.writes[0], "the first at once")
 		require.GreaterOrEqual(t, len(log.writes), 10)
-		require.LessOrEqual(t, len(log.writes), 11)
+		require.LessOrEqual(t, len(log.writes), 12)
 		for i, at := range log.writes[1 : len(log.writes)-1] {
 			require.GreaterOrEqual(t, at.Sub(log.writes[i]), 100*time.Millisecond)
 		}
 		require.Equal(t, 99.9, s.page("r1").Progress.Percentage, "the last comes before the end")
+	})
+}
+
+func TestTheEndBringsTheLastProgressAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &counting{Log: memlog.New()}
+		s := serve(t, func(m *streamer.Mux) {
+			m.Handle("x", doing(func(_ context.Context, p streamer.Reporter) (*streamer.Result, error) {
+				_ = p.Report(70, "nearly")
+				time.Sleep(time.Second)
+				return ok(1)
+			}))
+			m.Handle("silent", doing(func(context.Context, streamer.Reporter) (*streamer.Result, error) {
+				time.Sleep(time.Second)
+				return ok(1)
+			}))
+		}, streamer.WithLog(log))
+		defer s.stop()
+		began := time.Now()
+		s.ends("x", "r1", ``)
+		require.Equal(t, []time.Time{began, began.Add(time.Second)}, log.writes)
+		require.Equal(t, 70., s.page("r1").Progress.Percentage)
+		s.ends("silent", "r2", ``)
+		require.Len(t, log.writes, 2, "where there is none, there is none")
 	})
 }
 
