@@ -125,7 +125,7 @@ func (r *reportSlot) flush() {
 
 // take returns the progress to be written now, or nil. The last event of an attempt takes it
 // whether it is due or not, and whether it was written or not: so a store that keeps progress
-// apart needs not be asked for it then.
+// apart need not be asked for it then.
 func (r *reportSlot) take(last bool) *progress.Progress {
 	fresh := r.rev > r.written
 	if !r.due && !(last && r.rev > 0) {

@@ -17,7 +17,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var (
-	length = flag.Duration("crash.time", 3*time.Minute, "for how long processes of the cluster are disturbed; of the other shapes a part of it")
+	length = flag.Duration("crash.time", 3*time.Minute, "for how long processes of the cluster are disturbed, and up to twice that while a rare state has not come about; of the other shapes a part of it")
 	seed   = flag.Uint64("crash.seed", 0, "of requests and faults; 0: random")
 )
 

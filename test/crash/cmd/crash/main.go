@@ -33,7 +33,7 @@ func run(ctx context.Context, args []string) error {
 	c := crash.Config{Out: os.Stdout}
 	f := flag.NewFlagSet("crash", flag.ContinueOnError)
 	shape := f.String("shape", string(fleet.Cluster), "cluster, embedded, memory or aws (emulators of SQS and DynamoDB, which make emulators installs)")
-	f.DurationVar(&c.Time, "time", time.Hour, "for how long processes are disturbed")
+	f.DurationVar(&c.Time, "time", time.Hour, "for how long processes are disturbed, and up to twice that while a rare state has not come about")
 	f.Uint64Var(&c.Seed, "seed", rand.Uint64N(1_000_000), "of the mix of requests and the schedule of faults; default: random")
 	f.StringVar(&c.Dir, "dir", "", "for logs, data and histories; default: a new temporary one")
 	f.IntVar(&c.InFlight, "inflight", 0, "requests at once, at most; default: 100, with -shape aws 50")
